@@ -1,0 +1,389 @@
+//! The catalogue: which topics there are. Decides on their creation, change and end; `apply_*` makes it true.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use dure_proto::journal::{DeadLetterLog, TopicAltered, TopicCreated, TopicSnapshot};
+use dure_proto::wire::{self, TopicConfig};
+use dure_proto::{BATCH_BYTES_MAX, GroupId, PartitionId, TopicId, TopicPartition};
+
+use crate::request::RequestError;
+use crate::time::Now;
+
+/// Longest topic or group name in bytes.
+pub const NAME_BYTES_MAX: usize = 249;
+/// Partitions of one topic.
+pub const PARTITIONS_MAX: u32 = 10_000;
+/// Partitions of all topics of a shard.
+const PARTITIONS_TOTAL_MAX: u64 = 100_000;
+/// Bounds of a segment's size; positions in it are 32-bit numbers in its index.
+const SEGMENT_BYTES_MIN: u64 = 16 << 10;
+const SEGMENT_BYTES_MAX: u64 = 2 << 30;
+const _: () = assert!(SEGMENT_BYTES_MAX + (dure_proto::ENTRY_BYTES_MAX as u64) < u32::MAX as u64);
+/// What one record may have at most: a batch of it alone has to fit into the largest batch.
+pub const MESSAGE_BYTES_MAX: u32 = (BATCH_BYTES_MAX - (64 << 10)) as u32;
+
+/// The settings of a topic for which nobody says otherwise.
+#[must_use]
+pub fn default_topic_config() -> TopicConfig {
+    TopicConfig {
+        retention_ms: Some(7 * 24 * 3_600_000),
+        retention_bytes: None,
+        segment_bytes: 64 << 20,
+        durability: wire::Durability::Sync as i32,
+        interval_ms: 0,
+        cleanup: wire::Cleanup::Delete as i32,
+        message_bytes_max: 1 << 20,
+    }
+}
+
+/// A topic as everybody may see it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TopicInfo {
+    /// Its number.
+    pub id: TopicId,
+    /// Its name. That of a dead-letter log begins with `__`.
+    pub name: String,
+    /// How many partitions it has.
+    pub partitions: u32,
+    /// Its settings.
+    pub config: TopicConfig,
+    /// Set for a dead-letter log: whose.
+    pub dead_letters_of: Option<(GroupId, TopicId)>,
+    /// It holds keyed messages.
+    pub keyed: bool,
+}
+
+/// All topics at one time.
+#[derive(Clone, Debug, Default)]
+pub struct TopicTable {
+    by_id: BTreeMap<TopicId, Arc<TopicInfo>>,
+    by_name: HashMap<String, TopicId>,
+}
+
+impl TopicTable {
+    /// The topic of that name.
+    #[must_use]
+    pub fn by_name(&self, name: &str) -> Option<&Arc<TopicInfo>> {
+        self.by_id(*self.by_name.get(name)?)
+    }
+
+    /// The topic of that number.
+    #[must_use]
+    pub fn by_id(&self, id: TopicId) -> Option<&Arc<TopicInfo>> {
+        self.by_id.get(&id)
+    }
+
+    /// All of them by number, dead-letter logs included.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<TopicInfo>> {
+        self.by_id.values()
+    }
+}
+
+/// The topics of a data directory.
+#[derive(Debug)]
+pub(crate) struct Catalogue {
+    table: Arc<TopicTable>,
+    /// Above every number ever given out.
+    next: u32,
+}
+
+impl Catalogue {
+    pub(crate) fn new() -> Catalogue {
+        Catalogue { table: Arc::default(), next: 1 }
+    }
+
+    pub(crate) fn restore(topics: &[TopicSnapshot], next: u32) -> Catalogue {
+        let mut catalogue = Catalogue { table: Arc::default(), next: next.max(1) };
+        for topic in topics {
+            if let Some(created) = &topic.topic {
+                catalogue.apply_created(created);
+                if topic.keyed {
+                    catalogue.apply_keyed(TopicId(created.topic));
+                }
+            }
+        }
+        catalogue
+    }
+
+    pub(crate) fn snapshot(&self) -> (Vec<TopicSnapshot>, u32) {
+        let topic = |info: &Arc<TopicInfo>| TopicSnapshot {
+            topic: Some(TopicCreated {
+                topic: info.id.0,
+                name: info.name.clone(),
+                partitions: info.partitions,
+                config: Some(info.config),
+                wall_ms: 0,
+                dead_letters_of: info.dead_letters_of.map(|(g, t)| DeadLetterLog { group: g.0, topic: t.0 }),
+            }),
+            keyed: info.keyed,
+        };
+        (self.table.iter().map(topic).collect(), self.next)
+    }
+
+    pub(crate) fn table(&self) -> &Arc<TopicTable> {
+        &self.table
+    }
+
+    /// A topic that clients may name: not a dead-letter log.
+    pub(crate) fn find(&self, name: &str) -> Result<&Arc<TopicInfo>, RequestError> {
+        self.table
+            .by_name(name)
+            .filter(|topic| topic.dead_letters_of.is_none())
+            .ok_or_else(|| RequestError::UnknownTopic(name.to_owned()))
+    }
+
+    pub(crate) fn dead_letter_log(&self, group: GroupId, topic: TopicId) -> Option<&Arc<TopicInfo>> {
+        self.table.iter().find(|info| info.dead_letters_of == Some((group, topic)))
+    }
+
+    pub(crate) fn decide_create(
+        &self,
+        now: Now,
+        create: &wire::CreateTopic,
+    ) -> Result<TopicCreated, RequestError> {
+        check_name("topic", &create.name)?;
+        if self.table.by_name(&create.name).is_some() {
+            return Err(RequestError::TopicExists(create.name.clone()));
+        }
+        let partitions = create.partitions.max(1);
+        self.check_partitions(partitions)?;
+        Ok(TopicCreated {
+            topic: self.next,
+            name: create.name.clone(),
+            partitions,
+            config: Some(complete(create.config.as_ref())?),
+            wall_ms: now.wall_ms,
+            dead_letters_of: None,
+        })
+    }
+
+    /// The log in which a group keeps what died of a topic: as many partitions, kept until purged or redriven.
+    pub(crate) fn decide_dead_letter_log(&self, now: Now, group: GroupId, topic: &TopicInfo) -> TopicCreated {
+        TopicCreated {
+            topic: self.next,
+            name: format!("__dead-letters.{group}.{}", topic.id),
+            partitions: topic.partitions,
+            config: Some(TopicConfig {
+                retention_ms: None,
+                message_bytes_max: MESSAGE_BYTES_MAX,
+                ..default_topic_config()
+            }),
+            wall_ms: now.wall_ms,
+            dead_letters_of: Some(DeadLetterLog { group: group.0, topic: topic.id.0 }),
+        }
+    }
+
+    /// Says also what becomes of the dead-letter logs of the topic, which have as many partitions.
+    pub(crate) fn decide_alter(&self, alter: &wire::AlterTopic) -> Result<Vec<TopicAltered>, RequestError> {
+        let topic = self.find(&alter.name)?;
+        let partitions = alter.partitions.unwrap_or(topic.partitions);
+        if partitions < topic.partitions {
+            return Err(RequestError::Invalid(format!(
+                "topic `{}` has {} partitions, which cannot become fewer ({partitions}): make a new topic instead",
+                topic.name, topic.partitions
+            )));
+        }
+        if partitions > topic.partitions {
+            self.check_partitions(partitions - topic.partitions)?;
+            if topic.keyed && !alter.force {
+                return Err(RequestError::KeyedMessages { topic: topic.name.clone() });
+            }
+        }
+        let config = match &alter.config {
+            Some(config) => complete(Some(config))?,
+            None => topic.config,
+        };
+        let of_topic = TopicAltered { topic: topic.id.0, partitions, config: Some(config) };
+        let dead_letter_logs = self
+            .table
+            .iter()
+            .filter(|info| info.dead_letters_of.is_some_and(|(_, source)| source == topic.id))
+            .map(|info| TopicAltered { topic: info.id.0, partitions, config: Some(info.config) });
+        Ok(std::iter::once(of_topic).chain(dead_letter_logs).collect())
+    }
+
+    pub(crate) fn apply_created(&mut self, created: &TopicCreated) {
+        let info = TopicInfo {
+            id: TopicId(created.topic),
+            name: created.name.clone(),
+            partitions: created.partitions,
+            config: created.config.unwrap_or_else(default_topic_config),
+            dead_letters_of: created.dead_letters_of.map(|of| (GroupId(of.group), TopicId(of.topic))),
+            keyed: false,
+        };
+        self.next = self.next.max(created.topic + 1);
+        let table = Arc::make_mut(&mut self.table);
+        table.by_name.insert(info.name.clone(), info.id);
+        table.by_id.insert(info.id, Arc::new(info));
+    }
+
+    pub(crate) fn apply_altered(&mut self, altered: &TopicAltered) {
+        self.update(TopicId(altered.topic), |info| {
+            info.partitions = info.partitions.max(altered.partitions);
+            info.config = altered.config.unwrap_or(info.config);
+        });
+    }
+
+    pub(crate) fn apply_keyed(&mut self, topic: TopicId) {
+        self.update(topic, |info| info.keyed = true);
+    }
+
+    /// Returns what it was.
+    pub(crate) fn apply_deleted(&mut self, topic: TopicId) -> Option<Arc<TopicInfo>> {
+        let table = Arc::make_mut(&mut self.table);
+        let info = table.by_id.remove(&topic)?;
+        table.by_name.remove(&info.name);
+        Some(info)
+    }
+
+    fn update(&mut self, topic: TopicId, change: impl FnOnce(&mut TopicInfo)) {
+        if let Some(info) = Arc::make_mut(&mut self.table).by_id.get_mut(&topic) {
+            change(Arc::make_mut(info));
+        }
+    }
+
+    fn check_partitions(&self, more: u32) -> Result<(), RequestError> {
+        let total: u64 = self.table.iter().map(|info| u64::from(info.partitions)).sum();
+        if more > PARTITIONS_MAX || total + u64::from(more) > PARTITIONS_TOTAL_MAX {
+            return Err(RequestError::Invalid(format!(
+                "{more} partitions are too many: a topic has at most {PARTITIONS_MAX}, and all topics together at \
+                 most {PARTITIONS_TOTAL_MAX}, of which {total} are taken"
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl TopicInfo {
+    /// One of its partitions, if it has it.
+    pub fn partition(&self, partition: PartitionId) -> Result<TopicPartition, RequestError> {
+        if partition.0 < self.partitions {
+            return Ok(TopicPartition { topic: self.id, partition });
+        }
+        Err(RequestError::UnknownPartition {
+            topic: self.name.clone(),
+            partition,
+            partitions: self.partitions,
+        })
+    }
+
+    /// All of its partitions.
+    pub fn all_partitions(&self) -> impl Iterator<Item = TopicPartition> + use<> {
+        let topic = self.id;
+        (0..self.partitions).map(move |partition| TopicPartition { topic, partition: PartitionId(partition) })
+    }
+}
+
+/// Names never touch a path, but people type them: a small alphabet, nothing hidden, nothing of the broker's own.
+pub(crate) fn check_name(kind: &str, name: &str) -> Result<(), RequestError> {
+    let shown: String = name.chars().take(60).collect();
+    let fail = |why: &str| Err(RequestError::Invalid(format!("{kind} name `{shown}` {why}")));
+    if name.is_empty() || name.len() > NAME_BYTES_MAX {
+        return fail("must have 1 to 249 characters");
+    }
+    if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
+        return fail("may hold only letters, digits, `.`, `_` and `-`");
+    }
+    if name == "." || name == ".." {
+        return fail("is not allowed: choose one that is not `.` or `..`");
+    }
+    if name.starts_with("__") {
+        return fail("is not allowed: names that begin with `__` are the broker's own");
+    }
+    Ok(())
+}
+
+/// The whole settings: what was left out (0) is filled in, what is out of bounds refused.
+fn complete(config: Option<&TopicConfig>) -> Result<TopicConfig, RequestError> {
+    let default = default_topic_config();
+    let Some(config) = config else { return Ok(default) };
+    let or = |value: u64, default: u64| if value == 0 { default } else { value };
+    let complete = TopicConfig {
+        segment_bytes: or(config.segment_bytes, default.segment_bytes),
+        message_bytes_max: or(config.message_bytes_max.into(), default.message_bytes_max.into()) as u32,
+        ..*config
+    };
+    let fail = |what: String| Err(RequestError::Invalid(what));
+    if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&complete.segment_bytes) {
+        return fail(format!(
+            "segment-size {} is out of bounds: {SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX} bytes",
+            complete.segment_bytes
+        ));
+    }
+    if complete.message_bytes_max > MESSAGE_BYTES_MAX {
+        return fail(format!(
+            "max-message {} is out of bounds: at most {MESSAGE_BYTES_MAX} bytes; store larger things elsewhere and \
+             send a reference",
+            complete.message_bytes_max
+        ));
+    }
+    if complete.retention_ms == Some(0) || complete.retention_bytes == Some(0) {
+        return fail("a retention of 0 would keep nothing: leave it out to keep for ever".into());
+    }
+    if wire::Durability::try_from(complete.durability).is_err() {
+        return fail(format!("unknown durability {}", complete.durability));
+    }
+    if complete.cleanup == wire::Cleanup::Compact as i32 {
+        return fail(
+            "cleanup `compact` is not supported by this version: use delete or delete-when-settled".into(),
+        );
+    }
+    if wire::Cleanup::try_from(complete.cleanup).is_err() {
+        return fail(format!("unknown cleanup {}", complete.cleanup));
+    }
+    Ok(complete)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Now = Now { mono_ms: 0, wall_ms: 0 };
+
+    fn create(name: &str) -> wire::CreateTopic {
+        wire::CreateTopic { name: name.into(), partitions: 2, config: None }
+    }
+
+    #[test]
+    fn names_that_could_mean_something_else_are_refused() {
+        let catalogue = Catalogue::new();
+        for name in ["", ".", "..", "../../etc", "a/b", "__mine", "a b", "ä", &"x".repeat(250)] {
+            assert!(catalogue.decide_create(NOW, &create(name)).is_err(), "{name}");
+        }
+        for name in ["a", "...", "_a", "photos.raw-1", &"x".repeat(249)] {
+            assert!(catalogue.decide_create(NOW, &create(name)).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_number_is_never_used_again() {
+        let mut catalogue = Catalogue::new();
+        let first = catalogue.decide_create(NOW, &create("a")).expect("created");
+        catalogue.apply_created(&first);
+        assert!(matches!(catalogue.decide_create(NOW, &create("a")), Err(RequestError::TopicExists(_))));
+        catalogue.apply_deleted(TopicId(first.topic));
+        let second = catalogue.decide_create(NOW, &create("a")).expect("created");
+        assert!(second.topic > first.topic);
+        let (topics, next) = catalogue.snapshot();
+        assert_eq!(Catalogue::restore(&topics, next).next, catalogue.next);
+    }
+
+    #[test]
+    fn partitions_grow_but_not_under_keyed_messages() {
+        let mut catalogue = Catalogue::new();
+        let created = catalogue.decide_create(NOW, &create("a")).expect("created");
+        catalogue.apply_created(&created);
+        let alter = |partitions, force| wire::AlterTopic {
+            name: "a".into(),
+            partitions: Some(partitions),
+            config: None,
+            force,
+        };
+        assert!(catalogue.decide_alter(&alter(1, false)).is_err());
+        assert!(catalogue.decide_alter(&alter(3, false)).is_ok());
+        catalogue.apply_keyed(TopicId(created.topic));
+        assert!(matches!(catalogue.decide_alter(&alter(3, false)), Err(RequestError::KeyedMessages { .. })));
+        assert!(catalogue.decide_alter(&alter(3, true)).is_ok());
+    }
+}

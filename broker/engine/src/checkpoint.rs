@@ -1,0 +1,154 @@
+//! The checkpoint file: `<sequence number, 20 digits>.checkpoint`.
+//!
+//! ```text
+//!  0  4  magic "DuCk"
+//!  4  4  CRC-32 of bytes 8..32
+//!  8  4  version, 1
+//! 12  4  CRC-32 of the body
+//! 16  8  length of the body
+//! 24  8  sequence number of the last commit in it
+//! 32     body: protobuf, `journal.proto` Checkpoint
+//! ```
+//!
+//! It is valid once its name is there: before, the segments that it counts on are synced, then the file, then its
+//! directory. The two newest are kept.
+
+use dure_proto::CommitSeq;
+use dure_proto::journal::Checkpoint;
+use prost::Message;
+
+use crate::disk::{Disk, DiskResult, FileRef, OpenMode};
+use crate::finding::Finding;
+
+const MAGIC: &[u8; 4] = b"DuCk";
+const VERSION: u32 = 1;
+const HEADER_BYTES: usize = 32;
+const CHECKPOINTS_KEPT: usize = 2;
+
+/// A checkpoint on its way to the disk.
+pub(crate) struct CheckpointFile {
+    dir: String,
+    checkpoint: Checkpoint,
+    sync_files: Vec<FileRef>,
+    /// Parents behind children: each name is durable before what leads to it.
+    sync_dirs: Vec<String>,
+}
+
+fn checkpoint_path(dir: &str, seq: u64) -> String {
+    format!("{dir}/{seq:020}.checkpoint")
+}
+
+fn checkpoint_seq(name: &str) -> Option<u64> {
+    name.strip_suffix(".checkpoint")?.parse().ok()
+}
+
+impl CheckpointFile {
+    pub(crate) fn new(
+        dir: String,
+        checkpoint: Checkpoint,
+        sync_files: Vec<FileRef>,
+        sync_dirs: Vec<String>,
+    ) -> CheckpointFile {
+        CheckpointFile { dir, checkpoint, sync_files, sync_dirs }
+    }
+
+    pub(crate) fn seq(&self) -> CommitSeq {
+        CommitSeq(self.checkpoint.seq)
+    }
+
+    /// Makes it durable, and removes those that it makes superfluous.
+    pub(crate) fn write(self, disk: &dyn Disk) -> DiskResult<()> {
+        for file in &self.sync_files {
+            file.sync()?;
+        }
+        for dir in &self.sync_dirs {
+            disk.sync_dir(dir)?;
+        }
+        let temporary = format!("{}/next.tmp", self.dir);
+        let bytes = encode(&self.checkpoint);
+        let file = disk.open(&temporary, OpenMode::Create)?;
+        file.set_len(0)?;
+        file.write_all_at(0, &bytes)?;
+        file.sync()?;
+        disk.rename(&temporary, &checkpoint_path(&self.dir, self.checkpoint.seq))?;
+        disk.sync_dir(&self.dir)?;
+        for seq in list(disk, &self.dir)?.into_iter().rev().skip(CHECKPOINTS_KEPT) {
+            disk.remove(&checkpoint_path(&self.dir, seq))?;
+        }
+        Ok(())
+    }
+}
+
+fn encode(checkpoint: &Checkpoint) -> Vec<u8> {
+    let body = checkpoint.encode_to_vec();
+    let mut out = vec![0; HEADER_BYTES];
+    out[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    out[12..16].copy_from_slice(&crc32fast::hash(&body).to_le_bytes());
+    out[16..24].copy_from_slice(&(body.len() as u64).to_le_bytes());
+    out[24..32].copy_from_slice(&checkpoint.seq.to_le_bytes());
+    let checksum = crc32fast::hash(&out[8..]);
+    out[..4].copy_from_slice(MAGIC);
+    out[4..8].copy_from_slice(&checksum.to_le_bytes());
+    out.extend_from_slice(&body);
+    out
+}
+
+/// Reads the bytes of a checkpoint file; the error says what is wrong with them.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Checkpoint, String> {
+    let (header, body) = bytes.split_at_checked(HEADER_BYTES).ok_or("shorter than its header")?;
+    let u32_at = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
+    if &header[..4] != MAGIC || u32_at(4) != crc32fast::hash(&header[8..]) {
+        return Err("no valid header".into());
+    }
+    if u32_at(8) != VERSION {
+        return Err(format!("version {} where {VERSION} is known", u32_at(8)));
+    }
+    let length = u64::from_le_bytes(header[16..24].try_into().expect("eight bytes"));
+    if body.len() as u64 != length || u32_at(12) != crc32fast::hash(body) {
+        return Err("the body is not what was written".into());
+    }
+    Checkpoint::decode(body).map_err(|error| error.to_string())
+}
+
+fn list(disk: &dyn Disk, dir: &str) -> DiskResult<Vec<u64>> {
+    Ok(disk.list(dir)?.iter().filter_map(|entry| checkpoint_seq(&entry.name)).collect())
+}
+
+/// The newest checkpoint that can be read, the sequence number of the one before it, and what is wrong with newer
+/// ones.
+pub(crate) fn load(
+    disk: &dyn Disk,
+    dir: &str,
+) -> DiskResult<(Option<Checkpoint>, Option<CommitSeq>, Vec<Finding>)> {
+    let mut findings = Vec::new();
+    let mut newest = None;
+    for seq in list(disk, dir)?.into_iter().rev() {
+        let path = checkpoint_path(dir, seq);
+        match decode(&disk.read_past_cache(&path)?) {
+            Ok(checkpoint) if newest.is_none() => newest = Some(checkpoint),
+            Ok(before) => return Ok((newest, Some(CommitSeq(before.seq)), findings)),
+            Err(what) => findings.push(Finding::CheckpointDamaged { path, what }),
+        }
+    }
+    Ok((newest, None, findings))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_flipped_bit_and_no_cut_is_believed() {
+        let bytes = encode(&Checkpoint { seq: 5, epoch: 2, topic_next: 3, ..Checkpoint::default() });
+        assert_eq!(decode(&bytes).map(|checkpoint| checkpoint.epoch), Ok(2));
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&flipped).is_err(), "bit {bit}");
+        }
+        for length in 0..bytes.len() {
+            assert!(decode(&bytes[..length]).is_err());
+        }
+        assert!(decode(&[0; 4096]).is_err());
+    }
+}

@@ -1,0 +1,290 @@
+//! A directory of the machine.
+//!
+//! Reading past the cache needs `O_DIRECT`, whose buffer, position and length are multiples of the device's block:
+//! [`DIRECT_ALIGN`] covers every block size in use. The buffer is a `Vec` with slack, used from its first aligned byte.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSliceMut};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{Advice, FallocateFlags, OFlags};
+use rustix::io::{Errno, ReadWriteFlags};
+
+use super::{DirEntry, Disk, DiskError, DiskFile, DiskOp, DiskResult, FileRef, OpenMode, check_path};
+
+const DIRECT_ALIGN: usize = 4096;
+const DIRECT_CHUNK_BYTES_MAX: usize = 1 << 20;
+const _: () = assert!(DIRECT_CHUNK_BYTES_MAX.is_multiple_of(DIRECT_ALIGN));
+
+/// A directory of the machine, used through [`Disk`].
+#[derive(Clone, Debug)]
+pub struct RealDisk {
+    root: PathBuf,
+}
+
+impl RealDisk {
+    /// Uses the existing directory `root`.
+    pub fn open(root: &Path) -> DiskResult<RealDisk> {
+        let fail = |e| DiskError::new(DiskOp::Open, &root.to_string_lossy(), e);
+        let root = fs::canonicalize(root).map_err(fail)?;
+        if !fs::metadata(&root).map_err(fail)?.is_dir() {
+            return Err(fail(io::ErrorKind::NotADirectory.into()));
+        }
+        Ok(RealDisk { root })
+    }
+
+    /// Creates `root` and the missing directories above it, syncs their entries, and uses it.
+    pub fn create(root: &Path) -> DiskResult<RealDisk> {
+        let fail = |e| DiskError::new(DiskOp::CreateDir, &root.to_string_lossy(), e);
+        let absolute = std::path::absolute(root).map_err(fail)?;
+        let missing = absolute.ancestors().take_while(|p| !p.exists()).count();
+        fs::create_dir_all(&absolute).map_err(fail)?;
+        for parent in absolute.ancestors().skip(1).take(missing) {
+            sync_dir_at(parent).map_err(fail)?;
+        }
+        RealDisk::open(&absolute)
+    }
+
+    /// The directory, absolute and without symbolic links.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The place of `path` in the file system, and a wrapper for the errors there.
+    fn at<'a>(
+        &self,
+        op: DiskOp,
+        path: &'a str,
+    ) -> DiskResult<(PathBuf, impl Fn(io::Error) -> DiskError + 'a)> {
+        check_path(op, path)?;
+        // Joining an empty path would add a trailing slash.
+        let full = if path.is_empty() { self.root.clone() } else { self.root.join(path) };
+        Ok((full, move |e| DiskError::new(op, path, e)))
+    }
+}
+
+impl Disk for RealDisk {
+    fn create_dir_all(&self, path: &str) -> DiskResult<()> {
+        let (full, fail) = self.at(DiskOp::CreateDir, path)?;
+        fs::create_dir_all(full).map_err(fail)
+    }
+
+    fn open(&self, path: &str, mode: OpenMode) -> DiskResult<FileRef> {
+        let (full, fail) = self.at(DiskOp::Open, path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(mode != OpenMode::Read);
+        match mode {
+            OpenMode::Read | OpenMode::ReadWrite => {}
+            OpenMode::CreateNew => _ = options.create_new(true),
+            OpenMode::Create => _ = options.create(true).truncate(false),
+        }
+        let file = options.open(full).map_err(&fail)?;
+        // Linux opens a directory for reading, and only fails when it is read.
+        if mode == OpenMode::Read && file.metadata().map_err(&fail)?.is_dir() {
+            return Err(fail(io::ErrorKind::IsADirectory.into()));
+        }
+        Ok(Arc::new(RealFile { file, path: path.into() }))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> DiskResult<()> {
+        let (full_from, fail) = self.at(DiskOp::Rename, from)?;
+        let (full_to, _) = self.at(DiskOp::Rename, to)?;
+        fs::rename(full_from, full_to).map_err(fail)
+    }
+
+    fn remove(&self, path: &str) -> DiskResult<()> {
+        let (full, fail) = self.at(DiskOp::Remove, path)?;
+        fs::remove_file(full).map_err(fail)
+    }
+
+    fn remove_dir_all(&self, path: &str) -> DiskResult<()> {
+        let (full, fail) = self.at(DiskOp::Remove, path)?;
+        if path.is_empty() {
+            return Err(fail(io::ErrorKind::InvalidInput.into()));
+        }
+        fs::remove_dir_all(full).map_err(fail)
+    }
+
+    fn list(&self, dir: &str) -> DiskResult<Vec<DirEntry>> {
+        let (full, fail) = self.at(DiskOp::List, dir)?;
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(full).map_err(&fail)? {
+            let entry = entry.map_err(&fail)?;
+            let metadata = match entry.metadata() {
+                // Removed since the directory was read.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                other => other.map_err(&fail)?,
+            };
+            let is_dir = metadata.is_dir();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            entries.push(DirEntry { name, is_dir, bytes: if is_dir { 0 } else { metadata.len() } });
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    fn sync_dir(&self, dir: &str) -> DiskResult<()> {
+        let (full, fail) = self.at(DiskOp::SyncDir, dir)?;
+        sync_dir_at(&full).map_err(fail)
+    }
+
+    fn read_past_cache_at(&self, path: &str, position: u64, buf: &mut [u8]) -> DiskResult<usize> {
+        let (full, fail) = self.at(DiskOp::ReadPastCache, path)?;
+        let mut done = 0;
+        let read = read_uncached(&full, position, buf.len() as u64, |bytes| {
+            buf[done..done + bytes.len()].copy_from_slice(bytes);
+            done += bytes.len();
+        });
+        read.map_err(fail)?;
+        Ok(done)
+    }
+
+    fn read_past_cache(&self, path: &str) -> DiskResult<Vec<u8>> {
+        let (full, fail) = self.at(DiskOp::ReadPastCache, path)?;
+        let mut content = Vec::new();
+        read_uncached(&full, 0, u64::MAX, |bytes| content.extend_from_slice(bytes)).map_err(fail)?;
+        Ok(content)
+    }
+
+    fn available_bytes(&self) -> DiskResult<u64> {
+        let (full, fail) = self.at(DiskOp::AvailableBytes, "")?;
+        let stat = rustix::fs::statvfs(&full).map_err(|e| fail(e.into()))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+#[derive(Debug)]
+struct RealFile {
+    file: File,
+    path: Box<str>,
+}
+
+impl RealFile {
+    fn fail(&self, op: DiskOp) -> impl Fn(io::Error) -> DiskError {
+        move |e| DiskError::new(op, &self.path, e)
+    }
+}
+
+impl DiskFile for RealFile {
+    fn read_at(&self, position: u64, buf: &mut [u8]) -> DiskResult<usize> {
+        retry_interrupted(|| self.file.read_at(buf, position)).map_err(self.fail(DiskOp::Read))
+    }
+
+    fn write_all_at(&self, position: u64, bytes: &[u8]) -> DiskResult<()> {
+        self.file.write_all_at(bytes, position).map_err(self.fail(DiskOp::Write))
+    }
+
+    fn sync(&self) -> DiskResult<()> {
+        // Not `File::sync_data`, which repeats an interrupted call: this one is made exactly once.
+        rustix::fs::fdatasync(&self.file).map_err(|e| self.fail(DiskOp::Sync)(e.into()))
+    }
+
+    fn len(&self) -> DiskResult<u64> {
+        Ok(self.file.metadata().map_err(self.fail(DiskOp::Length))?.len())
+    }
+
+    fn set_len(&self, bytes: u64) -> DiskResult<()> {
+        self.file.set_len(bytes).map_err(self.fail(DiskOp::SetLength))
+    }
+
+    fn allocate(&self, bytes: u64) -> DiskResult<()> {
+        let fail = self.fail(DiskOp::Allocate);
+        let length = self.file.metadata().map_err(&fail)?.len();
+        if bytes <= length {
+            return Ok(());
+        }
+        let reserve = || rustix::fs::fallocate(&self.file, FallocateFlags::empty(), length, bytes - length);
+        match retry_interrupted(|| reserve().map_err(io::Error::from)) {
+            Err(e) if is(&e, Errno::OPNOTSUPP) || is(&e, Errno::NOSYS) => {
+                self.file.set_len(bytes).map_err(fail)
+            }
+            other => other.map_err(fail),
+        }
+    }
+
+    fn read_cached_at(&self, position: u64, buf: &mut [u8]) -> DiskResult<Option<usize>> {
+        let mut slices = [IoSliceMut::new(buf)];
+        let read = retry_interrupted(|| {
+            Ok(rustix::io::preadv2(&self.file, &mut slices, position, ReadWriteFlags::NOWAIT)?)
+        });
+        match read {
+            Ok(n) => Ok(Some(n)),
+            Err(e) if [Errno::AGAIN, Errno::OPNOTSUPP, Errno::NOSYS].iter().any(|code| is(&e, *code)) => {
+                Ok(None)
+            }
+            Err(e) => Err(self.fail(DiskOp::Read)(e)),
+        }
+    }
+
+    fn path(&self) -> &str {
+        &self.path
+    }
+
+    fn as_std_file(&self) -> Option<&File> {
+        Some(&self.file)
+    }
+}
+
+fn is(error: &io::Error, code: Errno) -> bool {
+    error.raw_os_error() == Some(code.raw_os_error())
+}
+
+fn retry_interrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+fn sync_dir_at(dir: &Path) -> io::Result<()> {
+    let flags = OFlags::DIRECTORY.bits() as i32;
+    let dir = OpenOptions::new().read(true).custom_flags(flags).open(dir)?;
+    Ok(rustix::fs::fsync(&dir)?)
+}
+
+/// Hands `[position, position + len)`, as far as the file reaches, to `sink` in order, from the device if it can.
+fn read_uncached(path: &Path, position: u64, len: u64, mut sink: impl FnMut(&[u8])) -> io::Result<()> {
+    let end = position.saturating_add(len);
+    let mut at = position;
+    let direct = OpenOptions::new().read(true).custom_flags(OFlags::DIRECT.bits() as i32).open(path);
+    let no_direct = |e: &io::Error| is(e, Errno::INVAL) || is(e, Errno::OPNOTSUPP);
+    match direct {
+        Ok(file) => match read_chunks(&file, &mut at, end, &mut sink) {
+            // Some file systems accept the flag and refuse the read: go on plainly from where it stopped.
+            Err(e) if no_direct(&e) => {}
+            done => return done,
+        },
+        Err(e) if no_direct(&e) => {}
+        Err(e) => return Err(e),
+    }
+    let file = File::open(path)?;
+    // Only advice, and only clean pages go, which are those that a failed sync left behind.
+    let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
+    read_chunks(&file, &mut at, end, &mut sink)
+}
+
+/// Reads whole aligned blocks and moves `at` with every byte that was handed out.
+fn read_chunks(file: &File, at: &mut u64, end: u64, sink: &mut impl FnMut(&[u8])) -> io::Result<()> {
+    const ALIGN: u64 = DIRECT_ALIGN as u64;
+    let wanted = end.saturating_sub(*at / ALIGN * ALIGN).min(DIRECT_CHUNK_BYTES_MAX as u64);
+    let chunk_bytes = (wanted as usize).next_multiple_of(DIRECT_ALIGN);
+    let mut backing = vec![0u8; chunk_bytes + DIRECT_ALIGN];
+    let slack = (backing.as_ptr() as usize).wrapping_neg() % DIRECT_ALIGN;
+    let chunk = &mut backing[slack..slack + chunk_bytes];
+    while *at < end {
+        let block = *at / ALIGN * ALIGN;
+        let n = retry_interrupted(|| file.read_at(chunk, block))?;
+        let from = (*at - block) as usize;
+        let to = (end - block).min(n as u64) as usize;
+        if to <= from {
+            return Ok(());
+        }
+        sink(&chunk[from..to]);
+        *at = block + to as u64;
+    }
+    Ok(())
+}

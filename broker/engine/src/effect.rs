@@ -1,0 +1,137 @@
+//! What comes into a shard and what goes out of it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dure_proto::{GroupId, LeaseToken, Offset, TopicPartition, wire};
+
+use crate::catalogue::TopicTable;
+use crate::job::{DiskJob, JobDone};
+use crate::log::LogView;
+use crate::request::{ConnectionId, ReplyTo, Request, RequestError, Response, SubscriptionId};
+
+/// Something that happened outside.
+#[derive(Debug)]
+pub enum Input {
+    /// A client asks.
+    Request {
+        /// Who wants the answer.
+        reply_to: ReplyTo,
+        /// What is asked.
+        request: Request,
+    },
+    /// The connection is gone: its subscriptions end, its leases that were not started go back.
+    ConnectionClosed(ConnectionId),
+    /// A [`DiskJob`] ended.
+    JobDone(JobDone),
+    /// The record that [`Effect::FetchLetter`] asked for, as a batch for the dead-letter log.
+    Letter(Letter),
+}
+
+/// A record on its way to the dead-letter log.
+#[derive(Clone, Debug)]
+pub struct Letter {
+    /// The group in which it dies.
+    pub group: GroupId,
+    /// Its partition.
+    pub source: TopicPartition,
+    /// Its offset.
+    pub offset: Offset,
+    /// A batch of that one record.
+    pub batch: Bytes,
+}
+
+/// Something that is to happen outside.
+#[derive(Debug)]
+pub enum Effect {
+    /// To be run on another thread, its outcome coming back as [`Input::JobDone`]. Jobs of one kind may run
+    /// side by side; nothing waits for them but what the shard itself holds back.
+    Job(DiskJob),
+    /// An answer.
+    Reply {
+        /// Where it goes.
+        to: ReplyTo,
+        /// The answer.
+        result: Result<Response, RequestError>,
+    },
+    /// Messages leased to a subscription or a receive: read their bytes and send them.
+    Deliver(Deliver),
+    /// A queue subscription is over.
+    EndSubscription {
+        /// Its connection.
+        connection: ConnectionId,
+        /// The subscription.
+        subscription: SubscriptionId,
+        /// Why.
+        error: RequestError,
+    },
+    /// What a member of a stream group should own.
+    Assign {
+        /// Its connection.
+        connection: ConnectionId,
+        /// The assignment.
+        assignment: wire::Assignment,
+    },
+    /// Readers see this state of a log from now on.
+    Publish(LogView),
+    /// The log is gone.
+    Unpublish(TopicPartition),
+    /// The names and settings of topics from now on.
+    TopicsChanged(Arc<TopicTable>),
+    /// Read this record, make a batch of it with [`letter_batch`], and send it back as [`Input::Letter`].
+    ///
+    /// [`letter_batch`]: crate::letter_batch
+    FetchLetter {
+        /// The group in which it dies.
+        group: GroupId,
+        /// Its partition.
+        source: TopicPartition,
+        /// Its offset.
+        offset: Offset,
+        /// Why it dies.
+        reason: String,
+        /// Where its bytes are: the source, or the dead-letter log if it was redriven.
+        from: (TopicPartition, Offset),
+    },
+    /// The shard met an error that it cannot go on from; everything is refused from now on.
+    Stopped(String),
+}
+
+/// Messages leased.
+#[derive(Clone, Debug)]
+pub struct Deliver {
+    /// Whose they are.
+    pub connection: ConnectionId,
+    /// How they were asked for.
+    pub target: DeliverTo,
+    /// The partition that they are of.
+    pub leases: Vec<LeaseGrant>,
+}
+
+/// How leased messages were asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliverTo {
+    /// By a subscription.
+    Subscription(SubscriptionId),
+    /// By a receive with this correlation; the lease list may be empty.
+    Receive(u64),
+}
+
+/// One leased message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseGrant {
+    /// Its partition.
+    pub partition: TopicPartition,
+    /// Its offset.
+    pub offset: Offset,
+    /// Where its bytes are: its own place, or the dead-letter log if it was redriven.
+    pub bytes_at: (TopicPartition, Offset),
+    /// The grant.
+    pub token: LeaseToken,
+    /// The number that this attempt has once it is started.
+    pub attempt: u32,
+    /// How long the lease runs.
+    pub lease_ms: u64,
+    /// When it ends, on the broker's wall clock.
+    pub deadline_wall_ms: u64,
+}

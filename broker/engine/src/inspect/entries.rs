@@ -1,0 +1,49 @@
+//! Walking the entries of one segment file.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use dure_proto::{ENTRY_HEADER_BYTES, EntryHeader, verify_entry};
+
+use crate::log::SEGMENT_HEADER_BYTES;
+
+/// What stands at a place of a segment.
+pub(super) enum Found {
+    /// A valid entry.
+    Entry { position: u64, header: EntryHeader, batch: Bytes },
+    /// Bytes that are no valid entry, up to the next valid one or the end.
+    Damage { bytes: Range<u64>, what: String },
+}
+
+/// All of a segment, entry by entry.
+pub(super) fn walk(segment: &Bytes) -> Vec<Found> {
+    let mut found = Vec::new();
+    let mut at = SEGMENT_HEADER_BYTES;
+    while at < segment.len() {
+        match entry_at(segment, at) {
+            Ok((header, batch)) => {
+                let next = at + header.entry_bytes();
+                found.push(Found::Entry { position: at as u64, header, batch });
+                at = next;
+            }
+            Err(what) => {
+                let next = (at + 1..segment.len()).find(|next| entry_at(segment, *next).is_ok());
+                let next = next.unwrap_or(segment.len());
+                found.push(Found::Damage { bytes: at as u64..next as u64, what });
+                at = next;
+            }
+        }
+    }
+    found
+}
+
+fn entry_at(segment: &Bytes, at: usize) -> Result<(EntryHeader, Bytes), String> {
+    let header = EntryHeader::parse(&segment[at..]).map_err(|error| error.to_string())?;
+    let end = at + header.entry_bytes();
+    if end > segment.len() {
+        return Err(format!("the entry at {at} is cut off"));
+    }
+    let batch = segment.slice(at + ENTRY_HEADER_BYTES..end);
+    verify_entry(&header, &batch).map_err(|error| error.to_string())?;
+    Ok((header, batch))
+}

@@ -1,0 +1,8 @@
+//! Looking into the files of a broker that is not running: `dure log verify`, `dump` and `rebuild-index`.
+
+mod dump;
+mod entries;
+mod verify;
+
+pub use dump::{DumpError, DumpLine, dump};
+pub use verify::{VerifyReport, rebuild_indexes, verify};

@@ -1,0 +1,222 @@
+//! Checks everything that a shard keeps: checkpoints, journal, segments, indexes. Reads only.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use dure_proto::{CommitSeq, Offset, ShardId, TopicPartition};
+
+use super::entries::{Found, walk};
+use crate::checkpoint;
+use crate::disk::{Disk, DiskError, DiskResult};
+use crate::finding::Finding;
+use crate::journal::{JournalEntry, ScanFrom, decode_body, scan};
+use crate::log::{
+    IndexWriter, SEGMENT_HEADER_BYTES, SegmentIndex, SegmentMeta, index_path, is_header_of, log_dir,
+    segment_path,
+};
+use crate::shard::{State, shard_dir};
+use crate::time::Now;
+
+/// What a verification saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// Commits of the journal behind the last checkpoint.
+    pub commits: u64,
+    /// Topics, dead-letter logs included.
+    pub topics: u64,
+    /// Partitions of them.
+    pub partitions: u64,
+    /// Segments read.
+    pub segments: u64,
+    /// Entries of them.
+    pub entries: u64,
+    /// Records of them.
+    pub records: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Damage and notes.
+    pub findings: Vec<Finding>,
+}
+
+impl VerifyReport {
+    /// Nothing that was acknowledged is damaged.
+    #[must_use]
+    pub fn is_ok(&self) -> bool {
+        !self.findings.iter().any(Finding::is_damage)
+    }
+}
+
+/// Verifies one shard. `salt` is the data directory's.
+///
+/// What lies in a segment behind the last checkpoint is judged by the journal, which holds it too and from which the
+/// next start writes it again.
+pub fn verify(disk: &dyn Disk, shard: ShardId, salt: u64) -> DiskResult<VerifyReport> {
+    let mut report = VerifyReport::default();
+    let dir = shard_dir(shard);
+    let now = Now { mono_ms: 0, wall_ms: 0 };
+    let (checkpoint, _, findings) = match checkpoint::load(disk, &format!("{dir}/checkpoint")) {
+        // Never started: nothing is damaged.
+        Err(error) if error.is_not_found() => return Ok(report),
+        other => other?,
+    };
+    report.findings.extend(findings);
+    let from = checkpoint.as_ref().map_or_else(ScanFrom::default, ScanFrom::behind);
+    let restored =
+        checkpoint.as_ref().map_or_else(|| Ok(State::new()), |checkpoint| State::restore(checkpoint, now));
+    let mut state = match restored {
+        Ok(state) => state,
+        Err(what) => {
+            report.findings.push(Finding::CheckpointDamaged { path: format!("{dir}/checkpoint"), what });
+            return Ok(report);
+        }
+    };
+    let synced: Vec<(TopicPartition, Vec<SegmentMeta>)> = state
+        .logs
+        .iter()
+        .map(|(partition, log)| (*partition, log.layout.segments().cloned().collect()))
+        .collect();
+
+    let scanned = scan(disk, &format!("{dir}/journal"), shard, salt, from)?;
+    report.findings.extend(scanned.findings);
+    report.commits = scanned.commits.len() as u64;
+    for commit in &scanned.commits {
+        let seq = commit.header.seq;
+        match decode_body(&commit.body, commit.header.entry_count) {
+            Ok(entries) => {
+                entries.into_iter().for_each(|entry| replay(&mut state, seq, entry, now, &mut report))
+            }
+            Err(error) => report.findings.push(Finding::Unapplied { seq, what: error.to_string() }),
+        }
+    }
+    report.topics = state.catalogue.table().iter().count() as u64;
+    report.partitions = state.logs.len() as u64;
+    for (partition, segments) in synced {
+        let Some(log) = state.logs.get(&partition) else { continue };
+        let kept: BTreeSet<Offset> = log.layout.segments().map(|segment| segment.base).collect();
+        let lost: Vec<_> = log.layout.lost().to_vec();
+        for offsets in lost {
+            let what = "a commit of the journal is damaged".to_owned();
+            report.findings.push(Finding::EntriesLost { partition, offsets, what });
+        }
+        for segment in segments.iter().filter(|segment| kept.contains(&segment.base)) {
+            verify_segment(disk, &log_dir(&dir, partition), partition, segment, &mut report)?;
+        }
+    }
+    Ok(report)
+}
+
+fn replay(state: &mut State, seq: CommitSeq, entry: JournalEntry, now: Now, report: &mut VerifyReport) {
+    match entry {
+        JournalEntry::Batch { partition, header, .. } => drop(state.apply_batch(partition, &header, None)),
+        JournalEntry::Event(event) => {
+            if let Err(what) = state.apply(&event, now) {
+                report.findings.push(Finding::Unapplied { seq, what });
+            }
+        }
+    }
+}
+
+fn verify_segment(
+    disk: &dyn Disk,
+    log_dir: &str,
+    partition: TopicPartition,
+    segment: &SegmentMeta,
+    report: &mut VerifyReport,
+) -> DiskResult<()> {
+    report.segments += 1;
+    let read = match disk.read_past_cache(&segment_path(log_dir, segment.base)) {
+        Err(error) if DiskError::is_not_found(&error) => Vec::new(),
+        other => other?,
+    };
+    if (read.len() as u64) < segment.bytes {
+        report.findings.push(Finding::SegmentShort {
+            partition,
+            base: segment.base,
+            bytes: read.len() as u64,
+            expected: segment.bytes,
+        });
+    }
+    let mut bytes = Bytes::from(read);
+    bytes.truncate(segment.bytes as usize);
+    report.bytes += bytes.len() as u64;
+    if bytes.len() >= SEGMENT_HEADER_BYTES && !is_header_of(&bytes, partition, segment.base) {
+        let what = "the segment's header is damaged or another's".to_owned();
+        report.findings.push(Finding::EntriesLost { partition, offsets: segment.base..segment.base, what });
+    }
+    let mut expected = segment.base;
+    let mut damage = None;
+    let mut lost = |upto: Offset, expected: Offset, damage: &mut Option<String>| {
+        if upto > expected {
+            let what = damage.take().unwrap_or_else(|| "entries are missing".into());
+            report.findings.push(Finding::EntriesLost { partition, offsets: expected..upto, what });
+        }
+    };
+    let mut positions = Vec::new();
+    for found in walk(&bytes) {
+        match found {
+            Found::Entry { position, header, .. } => {
+                lost(header.base_offset, expected, &mut damage);
+                expected = header.end_offset();
+                positions.push((position, header.base_offset));
+                report.entries += 1;
+                report.records += u64::from(header.record_count);
+            }
+            Found::Damage { what, .. } => damage = Some(what),
+        }
+    }
+    lost(segment.end, expected, &mut damage);
+    report.findings.extend(index_finding(disk, log_dir, segment.base, &positions));
+    Ok(())
+}
+
+/// An index that names a place where no entry begins.
+fn index_finding(disk: &dyn Disk, log_dir: &str, base: Offset, entries: &[(u64, Offset)]) -> Option<Finding> {
+    let path = index_path(log_dir, base);
+    let end = entries.last()?.0;
+    let index = SegmentIndex::read(disk, &path, base);
+    let wrong = index.entries().find_map(|entry| match entry {
+        None => Some("an entry's checksum is wrong".to_owned()),
+        Some(entry) if entry.position > end => None,
+        Some(entry) => {
+            let right = entries.binary_search(&(entry.position, entry.offset)).is_ok();
+            (!right).then(|| format!("no entry of offset {} begins at {}", entry.offset, entry.position))
+        }
+    });
+    let missing = index.entries().next().is_none().then(|| "it is missing or another's".to_owned());
+    wrong.or(missing).map(|what| Finding::IndexDamaged { path, what })
+}
+
+/// Writes the index of every segment anew. Returns how many.
+pub fn rebuild_indexes(disk: &dyn Disk, shard: ShardId) -> DiskResult<u64> {
+    let root = format!("{}/log", shard_dir(shard));
+    let mut rebuilt = 0;
+    for topic in disk.list(&root)?.iter().filter(|entry| entry.is_dir) {
+        for partition in disk.list(&format!("{root}/{}", topic.name))?.iter().filter(|entry| entry.is_dir) {
+            let log_dir = format!("{root}/{}/{}", topic.name, partition.name);
+            for file in disk.list(&log_dir)? {
+                let base = file.name.strip_suffix(".log").and_then(|base| base.parse().ok()).map(Offset);
+                if let Some(base) = base {
+                    rebuild_index(disk, &log_dir, base)?;
+                    rebuilt += 1;
+                }
+            }
+        }
+    }
+    Ok(rebuilt)
+}
+
+fn rebuild_index(disk: &dyn Disk, log_dir: &str, base: Offset) -> DiskResult<()> {
+    let bytes = Bytes::from(disk.read_past_cache(&segment_path(log_dir, base))?);
+    let path = index_path(log_dir, base);
+    match disk.remove(&path) {
+        Err(error) if !error.is_not_found() => return Err(error),
+        _ => {}
+    }
+    let mut index = IndexWriter::open(disk, &path, base, 0)?;
+    for found in walk(&bytes) {
+        if let Found::Entry { position, header, .. } = found {
+            index.note(position, header.base_offset, header.append_time_ms)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! Disk work that runs off the shard's thread: it goes out as an effect and its outcome comes back as an input.
+
+use std::fmt;
+use std::sync::Arc;
+
+use dure_proto::CommitSeq;
+
+use crate::checkpoint::CheckpointFile;
+use crate::disk::{Disk, DiskError, DiskResult, FileRef};
+use crate::journal::OpenPiece;
+
+/// A piece of disk work.
+pub struct DiskJob(pub(crate) Job);
+
+/// The outcome of a [`DiskJob`].
+pub struct JobDone(pub(crate) Done);
+
+/// What a job is, for whoever chooses a thread for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobKind {
+    /// Somebody waits for it: at most two are out at a time, and they should run side by side.
+    Commit,
+    /// Nobody waits for it yet.
+    Background,
+}
+
+pub(crate) enum Job {
+    WriteCommit { seq: CommitSeq, file: FileRef, position: u64, bytes: Arc<Vec<u8>> },
+    PreparePiece { dir: String, number: u64, bytes: u64, recycle: Option<String> },
+    WriteCheckpoint(CheckpointFile),
+    Remove { paths: Vec<String>, dirs: Vec<String> },
+    CheckSpace,
+}
+
+pub(crate) enum Done {
+    CommitWritten { seq: CommitSeq, result: DiskResult<()> },
+    PiecePrepared(DiskResult<OpenPiece>),
+    CheckpointWritten { seq: CommitSeq, result: DiskResult<()> },
+    Removed(DiskResult<()>),
+    Space(DiskResult<u64>),
+}
+
+impl DiskJob {
+    /// Which kind it is.
+    #[must_use]
+    pub fn kind(&self) -> JobKind {
+        match self.0 {
+            Job::WriteCommit { .. } => JobKind::Commit,
+            _ => JobKind::Background,
+        }
+    }
+
+    /// For a commit: its bytes on disk. For statistics.
+    #[must_use]
+    pub fn commit_bytes(&self) -> Option<usize> {
+        match &self.0 {
+            Job::WriteCommit { bytes, .. } => Some(bytes.len()),
+            _ => None,
+        }
+    }
+
+    /// Does the work; may take as long as the disk takes.
+    #[must_use]
+    pub fn run(self, disk: &dyn Disk) -> JobDone {
+        JobDone(match self.0 {
+            Job::WriteCommit { seq, file, position, bytes } => {
+                let result = file.write_all_at(position, &bytes).and_then(|()| file.sync());
+                Done::CommitWritten { seq, result }
+            }
+            Job::PreparePiece { dir, number, bytes, recycle } => {
+                Done::PiecePrepared(OpenPiece::prepare(disk, &dir, number, bytes, recycle.as_deref()))
+            }
+            Job::WriteCheckpoint(file) => {
+                Done::CheckpointWritten { seq: file.seq(), result: file.write(disk) }
+            }
+            Job::Remove { paths, dirs } => Done::Removed(remove(disk, &paths, &dirs)),
+            Job::CheckSpace => Done::Space(disk.available_bytes()),
+        })
+    }
+}
+
+/// What is gone already is no error: a crash may have come between the two halves of a removal.
+fn remove(disk: &dyn Disk, paths: &[String], dirs: &[String]) -> DiskResult<()> {
+    let gone_is_fine = |result: DiskResult<()>| match result {
+        Err(error) if DiskError::is_not_found(&error) => Ok(()),
+        other => other,
+    };
+    paths.iter().try_for_each(|path| gone_is_fine(disk.remove(path)))?;
+    dirs.iter().try_for_each(|dir| gone_is_fine(disk.remove_dir_all(dir)))
+}
+
+impl fmt::Debug for DiskJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Job::WriteCommit { seq, bytes, .. } => write!(f, "WriteCommit({seq}, {} bytes)", bytes.len()),
+            Job::PreparePiece { number, .. } => write!(f, "PreparePiece({number})"),
+            Job::WriteCheckpoint(file) => write!(f, "WriteCheckpoint({})", file.seq()),
+            Job::Remove { paths, dirs } => write!(f, "Remove({paths:?}, {dirs:?})"),
+            Job::CheckSpace => write!(f, "CheckSpace"),
+        }
+    }
+}
+
+impl fmt::Debug for JobDone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Done::CommitWritten { seq, result } => write!(f, "CommitWritten({seq}, {result:?})"),
+            Done::PiecePrepared(result) => write!(f, "PiecePrepared(ok: {})", result.is_ok()),
+            Done::CheckpointWritten { seq, result } => write!(f, "CheckpointWritten({seq}, {result:?})"),
+            Done::Removed(result) => write!(f, "Removed({result:?})"),
+            Done::Space(result) => write!(f, "Space({result:?})"),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The journal's files: pieces of one fixed size, written once with zeroes and then used again and again.
+//!
+//! Overwriting what is already allocated and written costs an `fdatasync` no metadata: two to three times as fast as
+//! growing a file. A piece that no checkpoint needs any more is renamed to the next number; the rename is synced
+//! before a commit goes in. A spare piece is prepared ahead, off the shard's thread.
+
+use std::collections::VecDeque;
+
+use dure_proto::CommitSeq;
+
+use crate::disk::{Disk, DiskResult, FileRef, OpenMode};
+
+/// How many pieces nobody needs are kept for reuse; more are removed.
+const FREE_PIECES_MAX: usize = 4;
+
+pub(crate) fn piece_path(dir: &str, number: u64) -> String {
+    format!("{dir}/{number:010}.piece")
+}
+
+/// The number of the piece with this file name.
+pub(crate) fn piece_number(name: &str) -> Option<u64> {
+    name.strip_suffix(".piece")?.parse().ok()
+}
+
+/// A piece that is open for writing. Two commits may be in flight, each with a descriptor of its own, because the
+/// kernel reports a failed write-back once per descriptor.
+pub(crate) struct OpenPiece {
+    pub(crate) number: u64,
+    files: [FileRef; 2],
+    bytes: u64,
+    position: u64,
+}
+
+/// Room for one commit.
+pub(crate) struct Slot {
+    pub(crate) file: FileRef,
+    pub(crate) position: u64,
+}
+
+impl OpenPiece {
+    /// Creates a piece of zeroes, or renames one that is no longer needed, and syncs its name. `recycle` is the
+    /// path of the old piece.
+    pub(crate) fn prepare(
+        disk: &dyn Disk,
+        dir: &str,
+        number: u64,
+        bytes: u64,
+        recycle: Option<&str>,
+    ) -> DiskResult<OpenPiece> {
+        let path = piece_path(dir, number);
+        match recycle {
+            Some(old) => disk.rename(old, &path)?,
+            None => write_zeroes(disk, &path, bytes)?,
+        }
+        disk.sync_dir(dir)?;
+        let files = [disk.open(&path, OpenMode::ReadWrite)?, disk.open(&path, OpenMode::ReadWrite)?];
+        Ok(OpenPiece { number, bytes: files[0].len()?, files, position: 0 })
+    }
+
+    fn take(&mut self, bytes: u64, seq: CommitSeq) -> Option<Slot> {
+        let end = self.position + bytes;
+        (end <= self.bytes).then(|| {
+            let slot = Slot { file: self.files[(seq.0 % 2) as usize].clone(), position: self.position };
+            self.position = end;
+            slot
+        })
+    }
+}
+
+fn write_zeroes(disk: &dyn Disk, path: &str, bytes: u64) -> DiskResult<()> {
+    let file = disk.open(path, OpenMode::Create)?;
+    file.allocate(bytes)?;
+    let zeroes = vec![0; (1 << 20).min(bytes as usize)];
+    let mut position = 0;
+    while position < bytes {
+        let part = zeroes.len().min((bytes - position) as usize);
+        file.write_all_at(position, &zeroes[..part])?;
+        position += part as u64;
+    }
+    file.sync()
+}
+
+/// What a full journal asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PieceWanted {
+    pub(crate) number: u64,
+    pub(crate) recycle: Option<u64>,
+}
+
+/// Which pieces there are and what each is good for.
+pub(crate) struct Pieces {
+    current: OpenPiece,
+    spare: Option<OpenPiece>,
+    preparing: bool,
+    /// Full pieces with the last commit in each, oldest first.
+    full: VecDeque<(u64, CommitSeq)>,
+    /// Pieces that nothing needs.
+    free: Vec<u64>,
+    last_seq: CommitSeq,
+}
+
+impl Pieces {
+    /// `full` are the pieces that recovery may need again, with the last commit in each.
+    pub(crate) fn new(
+        current: OpenPiece,
+        full: Vec<(u64, CommitSeq)>,
+        free: Vec<u64>,
+        last_seq: CommitSeq,
+    ) -> Pieces {
+        Pieces { current, spare: None, preparing: false, full: full.into(), free, last_seq }
+    }
+
+    pub(crate) fn current_number(&self) -> u64 {
+        self.current.number
+    }
+
+    /// The piece that a commit of this padded length would be written to: the current one, or the spare.
+    pub(crate) fn number_for(&self, bytes: u64) -> Option<u64> {
+        if self.current.position + bytes <= self.current.bytes {
+            return Some(self.current.number);
+        }
+        self.spare.as_ref().map(|spare| spare.number)
+    }
+
+    /// Room for a commit. Call only where [`Pieces::number_for`] named a piece.
+    pub(crate) fn take(&mut self, bytes: u64, seq: CommitSeq) -> Slot {
+        if let Some(slot) = self.current.take(bytes, seq) {
+            self.last_seq = seq;
+            return slot;
+        }
+        let spare = self.spare.take().expect("number_for named the spare");
+        let full = std::mem::replace(&mut self.current, spare);
+        self.full.push_back((full.number, self.last_seq));
+        self.last_seq = seq;
+        self.current.take(bytes, seq).expect("a commit fits into an empty piece")
+    }
+
+    /// Whether a spare is to be prepared now.
+    pub(crate) fn wants(&mut self) -> Option<PieceWanted> {
+        if self.preparing || self.spare.is_some() {
+            return None;
+        }
+        self.preparing = true;
+        Some(PieceWanted { number: self.current.number + 1, recycle: self.free.pop() })
+    }
+
+    pub(crate) fn handle_prepared(&mut self, piece: OpenPiece) {
+        self.preparing = false;
+        self.spare = Some(piece);
+    }
+
+    /// Nothing at or below `seq` is needed any more. Returns the pieces to remove.
+    pub(crate) fn release(&mut self, seq: CommitSeq) -> Vec<u64> {
+        while let Some((number, _)) = self.full.pop_front_if(|(_, last)| *last <= seq) {
+            self.free.push(number);
+        }
+        self.free.split_off(self.free.len().min(FREE_PIECES_MAX))
+    }
+}

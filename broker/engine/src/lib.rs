@@ -1,0 +1,43 @@
+//! Floor 1 of DureMQ: the deterministic core. It decides what becomes of requests, keeps journal and
+//! segments, and recovers them. No clock, no socket and no thread in it: time comes in as an argument, disks
+//! through [`disk::Disk`], and what is to happen outside goes out as [`Effect`]s, so that a seeded simulator
+//! drives the very code that ships.
+
+mod catalogue;
+mod checkpoint;
+mod disk;
+mod effect;
+mod finding;
+mod inspect;
+mod job;
+mod journal;
+mod letter;
+mod log;
+mod producers;
+mod queue_group;
+mod request;
+mod shard;
+mod stream_group;
+mod time;
+
+pub use catalogue::{
+    MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PARTITIONS_MAX, TopicInfo, TopicTable, default_topic_config,
+};
+pub use disk::{
+    CrashReport, DirEntry, Disk, DiskError, DiskErrorKind, DiskFile, DiskOp, DiskRef, DiskResult, FailedSync,
+    FaultRule, FileRef, InjectedCounts, IoCounts, OpenMode, PastCache, RealDisk, SECTOR_BYTES, SimDisk,
+    SimFaults, Survival, Unsynced, UnsyncedPart,
+};
+pub use effect::*;
+pub use finding::Finding;
+pub use inspect::{DumpError, DumpLine, VerifyReport, dump, rebuild_indexes, verify};
+pub use job::{DiskJob, JobDone, JobKind};
+pub use letter::letter_batch;
+pub use log::{Cursor, LogView, ReadError, ReadOutcome, Wait};
+pub use queue_group::*;
+pub use request::*;
+pub use shard::{
+    JOURNAL_PIECE_BYTES_MIN, OpenError, RecoveryReport, Shard, ShardConfig, default_queue_settings,
+};
+pub use stream_group::*;
+pub use time::Now;

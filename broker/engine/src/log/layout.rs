@@ -1,0 +1,261 @@
+//! Which offsets lie in which segment, as plain arithmetic. Deterministic: the same entries and settings give the
+//! same layout, when they are first appended and when they are replayed.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use dure_proto::journal::{LogSnapshot, SegmentSnapshot};
+use dure_proto::wire::{OffsetRange, TopicConfig};
+use dure_proto::{ENTRY_HEADER_BYTES, EntryHeader, Offset, TopicPartition};
+
+use super::segment::SEGMENT_HEADER_BYTES;
+
+/// A topic with a time limit rolls its segments at this fraction of it, so that what is over the limit does not
+/// wait for a segment to fill.
+const ROLLS_PER_RETENTION: u64 = 8;
+/// But not more often than this.
+const ROLL_MS_MIN: u64 = 1_000;
+
+/// One segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentMeta {
+    pub(crate) base: Offset,
+    /// Exclusive.
+    pub(crate) end: Offset,
+    /// Length of the file, header included.
+    pub(crate) bytes: u64,
+    pub(crate) first_ms: u64,
+    pub(crate) last_ms: u64,
+}
+
+/// Where an entry goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Placement {
+    pub(crate) segment: Offset,
+    pub(crate) position: u64,
+}
+
+/// The segments of one log. The last one is active.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LogLayout {
+    segments: VecDeque<SegmentMeta>,
+    /// Not above `log_end`.
+    log_start: Offset,
+    /// The next offset to assign: the end of the last segment, if there is one.
+    log_end: Offset,
+    /// Damaged ranges, each within `log_start..log_end`.
+    lost: Vec<Range<Offset>>,
+}
+
+impl LogLayout {
+    pub(crate) fn new() -> LogLayout {
+        LogLayout {
+            segments: VecDeque::new(),
+            log_start: Offset::ZERO,
+            log_end: Offset::ZERO,
+            lost: Vec::new(),
+        }
+    }
+
+    pub(crate) fn restore(snapshot: &LogSnapshot) -> LogLayout {
+        let segment = |s: &SegmentSnapshot| SegmentMeta {
+            base: Offset(s.base),
+            end: Offset(s.end),
+            bytes: s.bytes,
+            first_ms: s.first_ms,
+            last_ms: s.last_ms,
+        };
+        LogLayout {
+            segments: snapshot.segments.iter().map(segment).collect(),
+            log_start: Offset(snapshot.log_start),
+            log_end: Offset(snapshot.log_end),
+            lost: snapshot.lost.iter().map(|range| Offset(range.from)..Offset(range.to)).collect(),
+        }
+    }
+
+    pub(crate) fn snapshot(&self, partition: TopicPartition) -> LogSnapshot {
+        let segment = |s: &SegmentMeta| SegmentSnapshot {
+            base: s.base.0,
+            end: s.end.0,
+            bytes: s.bytes,
+            first_ms: s.first_ms,
+            last_ms: s.last_ms,
+        };
+        LogSnapshot {
+            topic: partition.topic.0,
+            partition: partition.partition.0,
+            log_start: self.log_start.0,
+            log_end: self.log_end.0,
+            segments: self.segments.iter().map(segment).collect(),
+            lost: self.lost.iter().map(|r| OffsetRange { from: r.start.0, to: r.end.0 }).collect(),
+            ..LogSnapshot::default()
+        }
+    }
+
+    pub(crate) fn log_start(&self) -> Offset {
+        self.log_start
+    }
+
+    pub(crate) fn log_end(&self) -> Offset {
+        self.log_end
+    }
+
+    pub(crate) fn lost(&self) -> &[Range<Offset>] {
+        &self.lost
+    }
+
+    pub(crate) fn segments(&self) -> impl ExactSizeIterator<Item = &SegmentMeta> {
+        self.segments.iter()
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// Finds the place of an entry and takes it in. Its base offset must not lie below the log's end; if it lies
+    /// above, what is between is lost.
+    pub(crate) fn append(&mut self, header: &EntryHeader, config: &TopicConfig) -> Placement {
+        assert!(
+            header.base_offset >= self.log_end,
+            "entry at {} of a log that ends at {}",
+            header.base_offset,
+            self.log_end
+        );
+        if header.base_offset > self.log_end {
+            self.lost.push(self.log_end..header.base_offset);
+        }
+        let bytes = (ENTRY_HEADER_BYTES + header.batch_bytes as usize) as u64;
+        let rolls = self.segments.back().is_none_or(|active| {
+            active.end != header.base_offset
+                || active.bytes + bytes > config.segment_bytes
+                || config.retention_ms.is_some_and(|retention_ms| {
+                    let age_ms_max = (retention_ms / ROLLS_PER_RETENTION).max(ROLL_MS_MIN);
+                    header.append_time_ms.saturating_sub(active.first_ms) > age_ms_max
+                })
+        });
+        if rolls {
+            self.segments.push_back(SegmentMeta {
+                base: header.base_offset,
+                end: header.base_offset,
+                bytes: SEGMENT_HEADER_BYTES as u64,
+                first_ms: header.append_time_ms,
+                last_ms: header.append_time_ms,
+            });
+        }
+        let active = self.segments.back_mut().expect("there is an active segment");
+        let placement = Placement { segment: active.base, position: active.bytes };
+        active.bytes += bytes;
+        active.end = header.end_offset();
+        active.last_ms = active.last_ms.max(header.append_time_ms);
+        self.log_end = active.end;
+        placement
+    }
+
+    /// Where retention would move the log's start: behind whole segments only, never behind `hold`.
+    pub(crate) fn expired_upto(
+        &self,
+        wall_ms: u64,
+        config: &TopicConfig,
+        hold: Option<Offset>,
+    ) -> Option<Offset> {
+        let mut bytes = self.bytes();
+        let mut upto = self.log_start;
+        for segment in &self.segments {
+            let active = segment.end == self.log_end;
+            let too_old = config
+                .retention_ms
+                .is_some_and(|retention_ms| segment.last_ms.saturating_add(retention_ms) < wall_ms);
+            let too_many = !active && config.retention_bytes.is_some_and(|bytes_max| bytes > bytes_max);
+            if !(too_old || too_many) || hold.is_some_and(|hold| segment.end > hold) {
+                break;
+            }
+            bytes -= segment.bytes;
+            upto = segment.end;
+        }
+        (upto > self.log_start).then_some(upto)
+    }
+
+    /// Where the log's start goes if nobody needs what lies below `settled`: behind whole sealed segments, and behind
+    /// the active one only if all of it is settled.
+    pub(crate) fn settled_upto(&self, settled: Offset) -> Option<Offset> {
+        let upto = self.segments.iter().take_while(|segment| segment.end <= settled).last()?.end;
+        (upto > self.log_start).then_some(upto)
+    }
+
+    /// Moves the log's start up and forgets the segments that lie wholly below it. Returns their base offsets.
+    pub(crate) fn move_start(&mut self, offset: Offset) -> Vec<Offset> {
+        self.log_start = self.log_start.max(offset);
+        self.log_end = self.log_end.max(offset);
+        let mut dropped = Vec::new();
+        while let Some(segment) = self.segments.pop_front_if(|segment| segment.end <= offset) {
+            dropped.push(segment.base);
+        }
+        self.lost.retain(|range| range.end > offset);
+        dropped
+    }
+
+    /// Invariants, for tests.
+    #[cfg(test)]
+    pub(crate) fn check(&self) {
+        assert!(self.log_start <= self.log_end);
+        let mut end = None;
+        for segment in &self.segments {
+            assert!(segment.base < segment.end && segment.end > self.log_start);
+            assert!(end.is_none_or(|end| end <= segment.base));
+            end = Some(segment.end);
+        }
+        assert!(end.is_none_or(|end| end == self.log_end));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(base: u64, records: u32, append_time_ms: u64) -> EntryHeader {
+        EntryHeader {
+            batch_bytes: 100,
+            record_count: records,
+            base_offset: Offset(base),
+            append_time_ms,
+            epoch: 1,
+            batch_checksum: 0,
+        }
+    }
+
+    fn config() -> TopicConfig {
+        TopicConfig { segment_bytes: 64 + 2 * 140, retention_ms: Some(8_000), ..TopicConfig::default() }
+    }
+
+    #[test]
+    fn segments_roll_by_size_and_age() {
+        let mut layout = LogLayout::new();
+        let mut at = |base, ms| layout.append(&entry(base, 10, ms), &config()).segment.0;
+        assert_eq!([at(0, 0), at(10, 0), at(20, 0), at(30, 1_001)], [0, 0, 20, 30]);
+        layout.check();
+    }
+
+    #[test]
+    fn retention_takes_whole_segments_and_respects_the_hold() {
+        let mut layout = LogLayout::new();
+        for (base, ms) in [(0, 0), (10, 0), (20, 5_000), (30, 5_000), (40, 20_000)] {
+            layout.append(&entry(base, 10, ms), &config());
+        }
+        assert_eq!(layout.expired_upto(7_999, &config(), None), None);
+        assert_eq!(layout.expired_upto(8_001, &config(), None), Some(Offset(20)));
+        assert_eq!(layout.expired_upto(13_001, &config(), Some(Offset(39))), Some(Offset(20)));
+        assert_eq!(layout.expired_upto(90_000, &config(), None), Some(Offset(50)));
+        assert_eq!(layout.move_start(Offset(40)), [Offset(0), Offset(20)]);
+        layout.check();
+        assert_eq!((layout.log_start(), layout.log_end()), (Offset(40), Offset(50)));
+    }
+
+    #[test]
+    fn a_gap_is_named_lost_and_starts_a_segment() {
+        let mut layout = LogLayout::new();
+        layout.append(&entry(0, 10, 0), &config());
+        assert_eq!(layout.append(&entry(15, 5, 0), &config()).segment, Offset(15));
+        assert_eq!(layout.lost(), [Offset(10)..Offset(15)]);
+        layout.check();
+    }
+}

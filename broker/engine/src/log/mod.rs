@@ -1,0 +1,15 @@
+//! The log of one partition: segments as the journal's sorted form. `layout` says what lies where, `writer` puts it
+//! there, `view` is what readers see.
+
+mod index;
+mod layout;
+mod mapped;
+mod segment;
+mod view;
+mod writer;
+
+pub(crate) use index::{IndexEntry, IndexWriter, SegmentIndex};
+pub(crate) use layout::{LogLayout, Placement, SegmentMeta};
+pub(crate) use segment::{SEGMENT_HEADER_BYTES, index_path, is_header_of, log_dir, segment_path};
+pub use view::{Cursor, LogView, ReadError, ReadOutcome, Wait};
+pub(crate) use writer::LogWriter;

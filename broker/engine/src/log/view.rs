@@ -1,0 +1,392 @@
+//! What readers see of a log: an immutable state that the shard publishes after each commit that touched it.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dure_proto::{ENTRY_BYTES_MAX, ENTRY_HEADER_BYTES, EntryHeader, Offset, TopicPartition, verify_entry};
+
+use super::segment::{SEGMENT_HEADER_BYTES, SegmentFiles};
+use crate::disk::{DiskError, DiskResult, FileRef};
+
+/// A log as it was when this was published. Cheap to clone.
+#[derive(Clone)]
+pub struct LogView {
+    /// Which log.
+    pub partition: TopicPartition,
+    /// The first offset that is still there.
+    pub log_start: Offset,
+    /// Behind the last durable record.
+    pub high_watermark: Offset,
+    /// Bytes in all segments.
+    pub bytes: u64,
+    /// Ascending; the last one may be active.
+    pub(crate) segments: Arc<[SegmentView]>,
+    /// Length of the last segment, which grows while the others stand.
+    pub(crate) tail_bytes: u64,
+}
+
+impl fmt::Debug for LogView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LogView { partition, log_start, high_watermark, segments, .. } = self;
+        write!(f, "LogView({partition}: {log_start}..{high_watermark}, {} segments)", segments.len())
+    }
+}
+
+/// One segment of a view.
+#[derive(Clone)]
+pub(crate) struct SegmentView {
+    pub(crate) files: Arc<SegmentFiles>,
+    /// Exclusive; of the last one the view's high watermark counts instead.
+    pub(crate) end: Offset,
+    pub(crate) bytes: u64,
+}
+
+/// Where a sequential reader stands. Keeps the position in the segment, so that the index is asked only once.
+#[derive(Clone, Debug)]
+pub struct Cursor {
+    offset: Offset,
+    /// Base offset of a segment and a position in it at which an entry at or before `offset` begins.
+    place: Option<(Offset, u64)>,
+}
+
+impl Cursor {
+    /// A reader that wants the record at this offset next.
+    #[must_use]
+    pub fn at(offset: Offset) -> Cursor {
+        Cursor { offset, place: None }
+    }
+
+    /// The next offset wanted.
+    #[must_use]
+    pub fn offset(&self) -> Offset {
+        self.offset
+    }
+}
+
+/// Whether a read may wait for the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Only what is in memory: for threads that must not wait.
+    CachedOnly,
+    /// As long as it takes.
+    MayWait,
+}
+
+/// What a read found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadOutcome {
+    /// Whole entries, each an entry header and its batch, every checksum verified. The first may begin below the
+    /// cursor's offset.
+    Entries(Bytes),
+    /// Nothing more below the high watermark.
+    AtEnd,
+    /// These offsets are damaged and cannot be read; the cursor stands behind them.
+    Lost(Range<Offset>),
+    /// The disk would have to be waited for.
+    WouldWait,
+}
+
+/// Why a read failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The offset lies outside the log.
+    #[error("offset {offset} is out of range: {partition} holds {log_start} to {high_watermark} (exclusive)")]
+    OutOfRange {
+        /// The log.
+        partition: TopicPartition,
+        /// The offset asked for.
+        offset: Offset,
+        /// The first one that is there.
+        log_start: Offset,
+        /// Behind the last one.
+        high_watermark: Offset,
+    },
+    /// The disk refused; the same read may succeed later.
+    #[error("reading {partition} at offset {offset}: {source}")]
+    Disk {
+        /// The log.
+        partition: TopicPartition,
+        /// Where the reader stood.
+        offset: Offset,
+        /// What the disk said.
+        source: DiskError,
+    },
+}
+
+impl LogView {
+    /// Reads on from the cursor, at most `bytes_max` unless a single entry is larger, and moves the cursor.
+    pub fn read(&self, cursor: &mut Cursor, bytes_max: usize, wait: Wait) -> Result<ReadOutcome, ReadError> {
+        if cursor.offset < self.log_start || cursor.offset > self.high_watermark {
+            return Err(ReadError::OutOfRange {
+                partition: self.partition,
+                offset: cursor.offset,
+                log_start: self.log_start,
+                high_watermark: self.high_watermark,
+            });
+        }
+        if cursor.offset == self.high_watermark {
+            return Ok(ReadOutcome::AtEnd);
+        }
+        let Some((segment, bytes, end)) = self.segment_for(cursor.offset) else {
+            let next = self.next_base(cursor.offset);
+            return Ok(lose(cursor, next));
+        };
+        let offset = cursor.offset;
+        let read = SegmentRead { view: self, segment, bytes, end };
+        read.run(cursor, bytes_max, wait).map_err(|source| ReadError::Disk {
+            partition: self.partition,
+            offset,
+            source,
+        })
+    }
+
+    /// The first offset whose record was appended at or after `time_ms`; the high watermark if there is none. May
+    /// wait for the disk.
+    pub fn locate_time(&self, time_ms: u64) -> Result<Offset, ReadError> {
+        for i in 0..self.segments.len() {
+            let active = i + 1 == self.segments.len();
+            let segment = &self.segments[i];
+            let base = segment.files.base.max(self.log_start);
+            let last_ms = if active { None } else { segment.files.sealed_index().entries().flatten().last() };
+            if last_ms.is_some_and(|last| last.largest_ms < time_ms) && !self.tail_reaches(i, time_ms)? {
+                continue;
+            }
+            let position = match active {
+                true => segment.files.active_index().before_time(time_ms),
+                false => segment.files.sealed_index().before_time(time_ms),
+            };
+            let mut cursor = Cursor { offset: base, place: Some((segment.files.base, position)) };
+            if let Some(offset) = self.scan_for_time(&mut cursor, i, time_ms)? {
+                return Ok(offset);
+            }
+        }
+        Ok(self.high_watermark)
+    }
+
+    /// Whether an entry behind the last indexed one of a sealed segment is of that time or later.
+    fn tail_reaches(&self, segment: usize, time_ms: u64) -> Result<bool, ReadError> {
+        let files = &self.segments[segment].files;
+        let position = files.sealed_index().before_time(u64::MAX);
+        let mut cursor =
+            Cursor { offset: files.base.max(self.log_start), place: Some((files.base, position)) };
+        Ok(self.scan_for_time(&mut cursor, segment, time_ms)?.is_some())
+    }
+
+    fn scan_for_time(
+        &self,
+        cursor: &mut Cursor,
+        segment: usize,
+        time_ms: u64,
+    ) -> Result<Option<Offset>, ReadError> {
+        let end = self.end_of(segment);
+        while cursor.offset < end {
+            match self.read(cursor, 256 << 10, Wait::MayWait)? {
+                ReadOutcome::Entries(entries) => {
+                    let mut at = 0;
+                    while let Ok(header) = EntryHeader::parse(&entries[at..]) {
+                        if header.append_time_ms >= time_ms {
+                            return Ok(Some(header.base_offset.max(self.log_start)));
+                        }
+                        at += header.entry_bytes();
+                    }
+                }
+                ReadOutcome::Lost(_) => {}
+                ReadOutcome::AtEnd | ReadOutcome::WouldWait => break,
+            }
+        }
+        Ok(None)
+    }
+
+    fn end_of(&self, segment: usize) -> Offset {
+        match segment + 1 == self.segments.len() {
+            true => self.high_watermark,
+            false => self.segments[segment].end,
+        }
+    }
+
+    /// The segment that holds an offset, its readable length and its end.
+    fn segment_for(&self, offset: Offset) -> Option<(&SegmentFiles, u64, Offset)> {
+        let i = self.segments.partition_point(|segment| segment.files.base <= offset).checked_sub(1)?;
+        let segment = &self.segments[i];
+        let bytes = if i + 1 == self.segments.len() { self.tail_bytes } else { segment.bytes };
+        (offset < self.end_of(i)).then_some((&*segment.files, bytes, self.end_of(i)))
+    }
+
+    /// Where reading goes on behind offsets that are in no segment.
+    fn next_base(&self, offset: Offset) -> Offset {
+        let i = self.segments.partition_point(|segment| segment.files.base <= offset);
+        self.segments.get(i).map_or(self.high_watermark, |segment| segment.files.base)
+    }
+
+    fn is_active(&self, files: &SegmentFiles) -> bool {
+        self.segments.last().is_some_and(|last| last.files.base == files.base)
+    }
+}
+
+fn lose(cursor: &mut Cursor, upto: Offset) -> ReadOutcome {
+    let lost = cursor.offset..upto;
+    *cursor = Cursor::at(upto);
+    ReadOutcome::Lost(lost)
+}
+
+/// One read within one segment.
+struct SegmentRead<'a> {
+    view: &'a LogView,
+    segment: &'a SegmentFiles,
+    /// Nothing behind this is written yet.
+    bytes: u64,
+    end: Offset,
+}
+
+impl SegmentRead<'_> {
+    fn run(&self, cursor: &mut Cursor, bytes_max: usize, wait: Wait) -> DiskResult<ReadOutcome> {
+        let place = cursor.place.filter(|(base, _)| *base == self.segment.base);
+        let mut position = match place {
+            Some((_, position)) => position,
+            None if wait == Wait::CachedOnly => return Ok(ReadOutcome::WouldWait),
+            None => self.locate(cursor.offset)?,
+        };
+        let mut want = bytes_max.max(ENTRY_HEADER_BYTES);
+        loop {
+            let Some(chunk) = self.chunk(position, want, wait)? else { return Ok(ReadOutcome::WouldWait) };
+            match self.take_entries(&chunk, cursor.offset) {
+                Taken::Entries { range, next, end } => {
+                    *cursor =
+                        Cursor { offset: end, place: Some((self.segment.base, position + next as u64)) };
+                    return Ok(ReadOutcome::Entries(chunk.slice(range)));
+                }
+                Taken::Skipped { next } => position += next as u64,
+                Taken::Larger { bytes } if bytes > want => want = bytes,
+                Taken::Larger { .. } | Taken::Damaged => return self.resynchronise(position, cursor, wait),
+            }
+            if position >= self.bytes {
+                return Ok(lose(cursor, self.end));
+            }
+        }
+    }
+
+    /// The position of an entry at or before the offset: by the index if what it names can be believed.
+    fn locate(&self, offset: Offset) -> DiskResult<u64> {
+        let hint = match self.view.is_active(self.segment) {
+            true => self.segment.active_index().before_offset(offset),
+            false => self.segment.sealed_index().before_offset(offset),
+        };
+        let believed = hint + (ENTRY_HEADER_BYTES as u64) <= self.bytes && {
+            let mut header = [0; ENTRY_HEADER_BYTES];
+            read_what_is_there(self.segment.data()?, hint, &mut header)?;
+            EntryHeader::parse(&header).is_ok_and(|header| header.base_offset <= offset)
+        };
+        Ok(if believed { hint } else { SEGMENT_HEADER_BYTES as u64 })
+    }
+
+    /// Up to `want` bytes from a position on; `None` if the disk would have to be waited for.
+    fn chunk(&self, position: u64, want: usize, wait: Wait) -> DiskResult<Option<Bytes>> {
+        let length = want.min(self.bytes.saturating_sub(position) as usize);
+        let mut chunk = vec![0; length];
+        let file = self.segment.data()?;
+        match wait {
+            Wait::MayWait => {
+                let read = read_what_is_there(file, position, &mut chunk)?;
+                chunk.truncate(read);
+            }
+            Wait::CachedOnly => match file.read_cached_at(position, &mut chunk)? {
+                Some(read) if read > 0 => chunk.truncate(read),
+                _ => return Ok(None),
+            },
+        }
+        Ok(Some(chunk.into()))
+    }
+
+    /// The whole, valid entries at the start of a chunk, without those that lie below the offset wanted.
+    fn take_entries(&self, chunk: &[u8], wanted: Offset) -> Taken {
+        let (mut start, mut at, mut end) = (None, 0, wanted);
+        while at + ENTRY_HEADER_BYTES <= chunk.len() {
+            let Ok(header) = EntryHeader::parse(&chunk[at..]) else { break };
+            let next = at + header.entry_bytes();
+            if header.end_offset() <= wanted && start.is_none() {
+                at = next;
+                if at >= chunk.len() {
+                    return Taken::Skipped { next };
+                }
+                continue;
+            }
+            if next > chunk.len() {
+                return match start {
+                    Some(start) => Taken::Entries { range: start..at, next: at, end },
+                    None if at > 0 => Taken::Skipped { next: at },
+                    None => Taken::Larger { bytes: header.entry_bytes() },
+                };
+            }
+            // A gap before this entry is told apart by itself; the entry waits for the next read.
+            if header.base_offset > end
+                || verify_entry(&header, &chunk[at + ENTRY_HEADER_BYTES..next]).is_err()
+            {
+                break;
+            }
+            start.get_or_insert(at);
+            (at, end) = (next, header.end_offset());
+        }
+        match start {
+            Some(start) => Taken::Entries { range: start..at, next: at, end },
+            None if at > 0 => Taken::Skipped { next: at },
+            None if chunk.len() < ENTRY_HEADER_BYTES => Taken::Larger { bytes: ENTRY_HEADER_BYTES },
+            None => Taken::Damaged,
+        }
+    }
+
+    /// Finds the next valid entry behind damage and names what lies between as lost.
+    fn resynchronise(&self, from: u64, cursor: &mut Cursor, wait: Wait) -> DiskResult<ReadOutcome> {
+        if wait == Wait::CachedOnly {
+            return Ok(ReadOutcome::WouldWait);
+        }
+        let wanted = cursor.offset;
+        let mut position = from;
+        while position + (ENTRY_HEADER_BYTES as u64) <= self.bytes {
+            let window = self.chunk(position, 2 * ENTRY_BYTES_MAX, Wait::MayWait)?.unwrap_or_default();
+            for at in 0..window.len().saturating_sub(ENTRY_HEADER_BYTES) + 1 {
+                let Some(header) = self.valid_entry(&window[at..]) else { continue };
+                if header.base_offset > wanted {
+                    let place = Some((self.segment.base, position + at as u64));
+                    let next = header.base_offset;
+                    *cursor = Cursor { offset: next, place };
+                    return Ok(ReadOutcome::Lost(wanted..next));
+                }
+            }
+            // An entry that begins in the window's second half may end behind it: step by half a window.
+            position += ENTRY_BYTES_MAX as u64;
+        }
+        Ok(lose(cursor, self.end))
+    }
+
+    fn valid_entry(&self, bytes: &[u8]) -> Option<EntryHeader> {
+        let header = EntryHeader::parse(bytes).ok()?;
+        let batch = bytes.get(ENTRY_HEADER_BYTES..header.entry_bytes())?;
+        (header.end_offset() <= self.end && verify_entry(&header, batch).is_ok()).then_some(header)
+    }
+}
+
+/// Reads on to the end of the chunk or of the file: a file shorter than its view is damage, which is found out as such.
+fn read_what_is_there(file: &FileRef, position: u64, chunk: &mut [u8]) -> DiskResult<usize> {
+    let mut done = 0;
+    while done < chunk.len() {
+        match file.read_at(position + done as u64, &mut chunk[done..])? {
+            0 => break,
+            read => done += read,
+        }
+    }
+    Ok(done)
+}
+
+/// What the start of a chunk holds.
+enum Taken {
+    /// Entries from the wanted offset on; `next` is the position behind them, `end` the offset.
+    Entries { range: Range<usize>, next: usize, end: Offset },
+    /// Only entries below the wanted offset.
+    Skipped { next: usize },
+    /// The first entry needs a larger chunk.
+    Larger { bytes: usize },
+    /// No valid entry begins here.
+    Damaged,
+}

@@ -1,0 +1,152 @@
+//! Puts durable entries into the segments and makes the views.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use dure_proto::{EntryHeader, Offset, TopicPartition};
+
+use super::layout::{LogLayout, Placement, SegmentMeta};
+use super::segment::{SegmentFiles, SegmentWriter, index_path, log_dir, segment_path};
+use super::view::{LogView, SegmentView};
+use crate::disk::{DiskRef, DiskResult, FileRef};
+
+/// The files of one log. Runs behind the layout: it holds what is durable, the layout what is decided.
+pub(crate) struct LogWriter {
+    disk: DiskRef,
+    dir: String,
+    partition: TopicPartition,
+    active: Option<SegmentWriter>,
+    /// Ascending. `end` and `bytes` of the last one are what was written so far.
+    segments: VecDeque<SegmentView>,
+    /// The sealed ones and the active one's files, shared with every view since the last roll.
+    published: Arc<[SegmentView]>,
+    log_start: Offset,
+    high_watermark: Offset,
+    /// Files written and not synced since the last checkpoint.
+    dirty: Vec<FileRef>,
+    /// A directory entry was made since the last checkpoint.
+    dir_dirty: bool,
+}
+
+impl LogWriter {
+    /// The files of a log whose layout comes from a checkpoint: everything in it is written and synced.
+    pub(crate) fn restore(
+        disk: DiskRef,
+        shard_dir: &str,
+        partition: TopicPartition,
+        layout: &LogLayout,
+    ) -> LogWriter {
+        let dir = log_dir(shard_dir, partition);
+        let view_of = |segment: &SegmentMeta| SegmentView {
+            files: Arc::new(SegmentFiles::new(disk.clone(), dir.clone(), segment.base)),
+            end: segment.end,
+            bytes: segment.bytes,
+        };
+        let segments: VecDeque<SegmentView> = layout.segments().map(view_of).collect();
+        LogWriter {
+            published: segments.iter().cloned().collect(),
+            segments,
+            dir,
+            partition,
+            active: None,
+            log_start: layout.log_start(),
+            high_watermark: layout.log_end(),
+            dirty: Vec::new(),
+            dir_dirty: false,
+            disk,
+        }
+    }
+
+    /// After a replay: what the layout says, also of offsets that are lost.
+    pub(crate) fn set_bounds(&mut self, log_start: Offset, log_end: Offset) {
+        self.log_start = log_start;
+        self.high_watermark = log_end;
+    }
+
+    pub(crate) fn high_watermark(&self) -> Offset {
+        self.high_watermark
+    }
+
+    /// Writes a durable entry where the layout placed it.
+    pub(crate) fn write(
+        &mut self,
+        placement: Placement,
+        header: &EntryHeader,
+        entry: &[u8],
+    ) -> DiskResult<()> {
+        if self.active.as_ref().is_none_or(|active| active.base != placement.segment) {
+            self.open(placement)?;
+        }
+        let active = self.active.as_mut().expect("just opened");
+        active.write(placement.position, entry, header.base_offset, header.append_time_ms)?;
+        let last = self.segments.back_mut().expect("the active segment is the last one");
+        last.bytes = placement.position + entry.len() as u64;
+        last.end = header.end_offset();
+        self.high_watermark = header.end_offset();
+        Ok(())
+    }
+
+    fn open(&mut self, placement: Placement) -> DiskResult<()> {
+        let base = placement.segment;
+        self.disk.create_dir_all(&self.dir)?;
+        let active = SegmentWriter::open(&*self.disk, &self.dir, self.partition, base, placement.position)?;
+        self.dirty.push(active.file().clone());
+        if self.segments.back().is_none_or(|last| last.files.base != base) {
+            self.dir_dirty = true;
+            self.segments.push_back(SegmentView {
+                files: Arc::new(SegmentFiles::new(self.disk.clone(), self.dir.clone(), base)),
+                end: base,
+                bytes: placement.position,
+            });
+            self.publish_segments();
+        }
+        self.active = Some(active);
+        Ok(())
+    }
+
+    /// The log's start has moved: forgets the segments below it and returns the paths to remove. Readers that hold
+    /// an older view keep their open files.
+    pub(crate) fn move_start(&mut self, log_start: Offset, dropped: &[Offset]) -> Vec<String> {
+        self.log_start = self.log_start.max(log_start);
+        self.high_watermark = self.high_watermark.max(log_start);
+        if dropped.is_empty() {
+            return Vec::new();
+        }
+        self.segments.retain(|segment| !dropped.contains(&segment.files.base));
+        if self.active.as_ref().is_some_and(|active| dropped.contains(&active.base)) {
+            self.active = None;
+            self.dirty.clear();
+        }
+        self.publish_segments();
+        dropped
+            .iter()
+            .flat_map(|base| [segment_path(&self.dir, *base), index_path(&self.dir, *base)])
+            .collect()
+    }
+
+    fn publish_segments(&mut self) {
+        self.published = self.segments.iter().cloned().collect();
+    }
+
+    pub(crate) fn view(&self) -> LogView {
+        let tail_bytes = self.segments.back().map_or(0, |last| last.bytes);
+        LogView {
+            partition: self.partition,
+            log_start: self.log_start,
+            high_watermark: self.high_watermark,
+            bytes: self.segments.iter().map(|segment| segment.bytes).sum(),
+            segments: self.published.clone(),
+            tail_bytes,
+        }
+    }
+
+    /// What a checkpoint has to sync: files written since the last one, and the log's directory if names in it are
+    /// new. The active segment is opened again by the next write, which puts it on the list again.
+    pub(crate) fn take_dirty(&mut self) -> (Vec<FileRef>, Option<String>) {
+        if !self.dirty.is_empty() {
+            self.active = None;
+        }
+        let dir = std::mem::take(&mut self.dir_dirty).then(|| self.dir.clone());
+        (std::mem::take(&mut self.dirty), dir)
+    }
+}

@@ -1,0 +1,162 @@
+//! What a log remembers of producer sessions, so that a retry after a lost answer never appends twice.
+//!
+//! The rule is that of Kafka's idempotent producer (KIP-98): sequence numbers of a session are contiguous per
+//! partition, and the last five batches are remembered, which is how many a client may have in flight.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use dure_proto::journal::{ProducedBatch, ProducerSnapshot};
+use dure_proto::{Offset, ProducerId, ProducerStamp, TopicPartition};
+
+use crate::request::RequestError;
+
+/// Batches that a session may have in flight to one partition.
+const BATCHES_REMEMBERED: usize = 5;
+/// Sessions remembered per partition; the one unseen for longest is forgotten first.
+const SESSIONS_MAX: usize = 4096;
+/// Sequence numbers wrap here.
+const SEQUENCES: u32 = 1 << 31;
+
+/// What a batch is to a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    New,
+    /// It was appended before, at this offset.
+    Duplicate(Offset),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Session {
+    epoch: u16,
+    seen_wall_ms: u64,
+    /// The last ones, oldest first, at most [`BATCHES_REMEMBERED`]; never empty.
+    batches: VecDeque<ProducedBatch>,
+}
+
+/// The sessions that produced to one partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Producers {
+    sessions: BTreeMap<ProducerId, Session>,
+}
+
+impl Producers {
+    pub(crate) fn restore(snapshots: &[ProducerSnapshot]) -> Producers {
+        let session = |s: &ProducerSnapshot| {
+            let session = Session {
+                epoch: s.epoch as u16,
+                seen_wall_ms: s.seen_wall_ms,
+                batches: s.batches.iter().copied().collect(),
+            };
+            (ProducerId(s.producer), session)
+        };
+        Producers { sessions: snapshots.iter().filter(|s| !s.batches.is_empty()).map(session).collect() }
+    }
+
+    pub(crate) fn snapshot(&self) -> Vec<ProducerSnapshot> {
+        let snapshot = |(id, session): (&ProducerId, &Session)| ProducerSnapshot {
+            producer: id.0,
+            epoch: session.epoch.into(),
+            seen_wall_ms: session.seen_wall_ms,
+            batches: session.batches.iter().copied().collect(),
+        };
+        self.sessions.iter().map(snapshot).collect()
+    }
+
+    /// Decides on a batch of `records` records.
+    pub(crate) fn admit(
+        &self,
+        partition: TopicPartition,
+        stamp: &ProducerStamp,
+        records: u32,
+    ) -> Result<Admission, RequestError> {
+        let out_of_order = |expected: u32| RequestError::OutOfOrderSequence {
+            producer: stamp.producer,
+            partition,
+            got: stamp.sequence.0,
+            expected,
+        };
+        let Some(session) = self.sessions.get(&stamp.producer) else {
+            // A session's first batch to a partition. One that goes on with another number was forgotten here.
+            return match stamp.sequence.0 {
+                0 => Ok(Admission::New),
+                _ => Err(RequestError::UnknownProducer(stamp.producer)),
+            };
+        };
+        if stamp.epoch < session.epoch {
+            return Err(RequestError::UnknownProducer(stamp.producer));
+        }
+        if stamp.epoch > session.epoch {
+            return if stamp.sequence.0 == 0 { Ok(Admission::New) } else { Err(out_of_order(0)) };
+        }
+        let known = session.batches.iter().find(|b| b.sequence == stamp.sequence.0 && b.records == records);
+        if let Some(batch) = known {
+            return Ok(Admission::Duplicate(Offset(batch.offset)));
+        }
+        let last = session.batches.back().expect("a session has a batch");
+        let expected = (last.sequence + last.records) % SEQUENCES;
+        if stamp.sequence.0 == expected { Ok(Admission::New) } else { Err(out_of_order(expected)) }
+    }
+
+    /// A batch of the session is in the log.
+    pub(crate) fn apply(&mut self, stamp: &ProducerStamp, records: u32, offset: Offset, wall_ms: u64) {
+        let session = self.sessions.entry(stamp.producer).or_insert_with(|| Session {
+            epoch: stamp.epoch,
+            seen_wall_ms: wall_ms,
+            batches: VecDeque::with_capacity(BATCHES_REMEMBERED),
+        });
+        if session.epoch != stamp.epoch {
+            session.epoch = stamp.epoch;
+            session.batches.clear();
+        }
+        if session.batches.len() == BATCHES_REMEMBERED {
+            session.batches.pop_front();
+        }
+        session.seen_wall_ms = wall_ms;
+        session.batches.push_back(ProducedBatch { sequence: stamp.sequence.0, records, offset: offset.0 });
+        if self.sessions.len() > SESSIONS_MAX {
+            let oldest = self.sessions.iter().min_by_key(|(_, session)| session.seen_wall_ms);
+            let oldest = *oldest.expect("not empty").0;
+            self.sessions.remove(&oldest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dure_proto::{PartitionId, Sequence, TopicId};
+
+    use super::*;
+
+    const P: TopicPartition = TopicPartition { topic: TopicId(1), partition: PartitionId(0) };
+
+    fn stamp(sequence: u32) -> ProducerStamp {
+        ProducerStamp { producer: ProducerId(7), epoch: 0, sequence: Sequence(sequence) }
+    }
+
+    #[test]
+    fn a_retry_gets_the_offset_of_the_first_time() {
+        let mut producers = Producers::default();
+        for i in 0..6 {
+            assert_eq!(producers.admit(P, &stamp(i * 10), 10), Ok(Admission::New));
+            producers.apply(&stamp(i * 10), 10, Offset(100 + u64::from(i)), 0);
+        }
+        assert_eq!(producers.admit(P, &stamp(50), 10), Ok(Admission::Duplicate(Offset(105))));
+        assert_eq!(producers.admit(P, &stamp(10), 10), Ok(Admission::Duplicate(Offset(101))));
+        assert!(matches!(producers.admit(P, &stamp(0), 10), Err(RequestError::OutOfOrderSequence { .. })));
+        assert!(matches!(producers.admit(P, &stamp(70), 10), Err(RequestError::OutOfOrderSequence { .. })));
+        assert_eq!(Producers::restore(&producers.snapshot()), producers);
+    }
+
+    #[test]
+    fn a_session_that_was_forgotten_is_named() {
+        let producers = Producers::default();
+        assert_eq!(producers.admit(P, &stamp(3), 1), Err(RequestError::UnknownProducer(ProducerId(7))));
+    }
+
+    #[test]
+    fn sequences_wrap() {
+        let mut producers = Producers::default();
+        producers.apply(&stamp(SEQUENCES - 2), 2, Offset(0), 0);
+        assert_eq!(producers.admit(P, &stamp(0), 1), Ok(Admission::New));
+    }
+}

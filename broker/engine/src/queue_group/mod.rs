@@ -1,0 +1,34 @@
+//! Queue groups as plain state machines: who holds which message, what is settled, what has to wait, what is
+//! dead, and who gets the next one. No clock, no randomness and no I/O: all three come in as arguments.
+//!
+//! One [`LeaseTable`] per group and partition. Its methods decide and return journal events; only
+//! [`LeaseTable::apply`] changes what is durable, and replay calls the same. One [`Dispatcher`] per group and
+//! topic shares the messages among subscriptions and receives.
+
+mod apply;
+mod check;
+mod dispatcher;
+mod grant;
+mod letters;
+mod message;
+mod settings;
+mod settle;
+mod settled_set;
+mod snapshot;
+mod table;
+#[cfg(test)]
+mod tests;
+mod timeout;
+
+pub use apply::NotApplied;
+pub use dispatcher::{Dispatch, Dispatcher, DispatcherFull, ReadyMessages, TAKERS_MAX, Taker};
+pub use grant::{Grant, LeaseTerms, TokenSource};
+pub use letters::Dying;
+pub use message::{DeadLetter, MessageState};
+pub use settings::{
+    Jitter, LEASE_MS_MAX, LeaseSettings, REASON_BYTES_MAX, RELEASE_DELAY_MS_MAX, TABLE_MESSAGES_MAX,
+    TIMEOUTS_PER_TURN_MAX,
+};
+pub use settle::{SettleError, Settlement};
+pub use snapshot::RestoreError;
+pub use table::{Counts, LeaseTable};

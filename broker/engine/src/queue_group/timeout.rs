@@ -1,0 +1,57 @@
+//! What time alone does: leases run out, waits end; and after a restart leases run anew.
+
+use dure_proto::Offset;
+use dure_proto::journal::QueueEvent;
+
+use super::message::Phase;
+use super::settings::{Jitter, TIMEOUTS_PER_TURN_MAX};
+use super::settle::returned;
+use super::table::LeaseTable;
+use crate::Now;
+
+impl LeaseTable {
+    /// When [`handle_timeout`](LeaseTable::handle_timeout) has something to do, on the monotonic clock; in
+    /// the past if it did not come to an end.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<u64> {
+        let next = |index: &std::collections::BTreeSet<(u64, Offset)>| index.first().map(|(at, _)| *at);
+        next(&self.deadlines).into_iter().chain(next(&self.waits)).min()
+    }
+
+    /// Ends leases and waits that are over, at most [`TIMEOUTS_PER_TURN_MAX`] of each. A started attempt that
+    /// ran out waits for the group's backoff, or dies if it was the last; one not started is back at once.
+    pub fn handle_timeout(&mut self, now: Now, jitter: Jitter, events: &mut Vec<QueueEvent>) {
+        for _ in 0..TIMEOUTS_PER_TURN_MAX {
+            let Some((_, offset)) = self.waits.first().copied().filter(|(due, _)| *due <= now.mono_ms) else {
+                break;
+            };
+            self.edit(offset, |message| message.phase = Phase::Ready);
+        }
+        for _ in 0..TIMEOUTS_PER_TURN_MAX {
+            let over = self.deadlines.first().copied().filter(|(deadline, _)| *deadline <= now.mono_ms);
+            let Some((_, offset)) = over else { break };
+            let message = &self.messages[&offset];
+            if message.started {
+                let delay_ms = self.settings.backoff_ms(message.attempts, jitter.of(offset));
+                self.give_back(offset, delay_ms, "lease expired", now, events);
+            } else {
+                self.decide(returned(offset, 0), now, events);
+            }
+        }
+    }
+
+    /// After a restart, when everything is replayed: every lease goes on with its token for a full term, and
+    /// the counters since the start begin at 0.
+    pub fn recovered(&mut self, now: Now) {
+        let leased: Vec<Offset> = self.deadlines.iter().map(|(_, offset)| *offset).collect();
+        for offset in leased {
+            self.edit(offset, |message| {
+                if let Phase::Leased { deadline_mono_ms, lease_ms } = &mut message.phase {
+                    *deadline_mono_ms = now.mono_ms.saturating_add(*lease_ms);
+                }
+            });
+        }
+        self.arrived = 0;
+        self.serviced = 0;
+    }
+}

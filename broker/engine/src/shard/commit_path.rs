@@ -1,0 +1,250 @@
+//! The commit path: what was decided goes into the commit that is open; a commit is closed and goes out to be
+//! written and synced while fewer than the allowed number are in flight; what waits for it happens when it and all
+//! before it are durable.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use dure_proto::journal::{Checkpoint, Event};
+use dure_proto::{CommitSeq, EntryHeader, Epoch, Offset, ShardId, TopicId, TopicPartition};
+
+use crate::effect::Effect;
+use crate::job::{DiskJob, Job};
+use crate::journal::{CommitBuilder, CommitStamp, Pieces, piece_path};
+use crate::log::Placement;
+
+/// Buffers of past commits kept because their memory is warm.
+const BUFFERS_KEPT: usize = 4;
+
+/// Something that happens once the commit in which it was decided is durable, in the order decided.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// An entry goes to its segment.
+    Append { partition: TopicPartition, placement: Placement, header: EntryHeader, range: Range<usize> },
+    /// A log begins.
+    OpenLog(TopicPartition),
+    /// A log's start moved, and these segments lie below it.
+    MoveStart { partition: TopicPartition, log_start: Offset, dropped: Vec<Offset> },
+    /// A topic with all its logs is gone.
+    DropTopic { topic: TopicId, partitions: u32 },
+    /// The published names and settings changed.
+    TopicsChanged,
+    /// Something goes out.
+    Effect(Effect),
+}
+
+/// A commit whose steps may happen now.
+pub(crate) struct DurableCommit {
+    pub(crate) steps: Vec<Step>,
+    /// The whole commit, which the ranges of appends point into.
+    pub(crate) bytes: Arc<Vec<u8>>,
+    pub(crate) checkpoint: Option<Box<Checkpoint>>,
+}
+
+struct InFlight {
+    seq: CommitSeq,
+    written: bool,
+    commit: DurableCommit,
+}
+
+/// What stays the same over an epoch.
+#[derive(Clone, Debug)]
+pub(crate) struct CommitPathConfig {
+    pub(crate) salt: u64,
+    pub(crate) shard: ShardId,
+    pub(crate) epoch: Epoch,
+    pub(crate) journal_dir: String,
+    pub(crate) piece_bytes: u64,
+    pub(crate) flights_max: usize,
+}
+
+pub(crate) struct CommitPath {
+    config: CommitPathConfig,
+    builder: CommitBuilder,
+    steps: Vec<Step>,
+    /// In the order of their numbers, contiguous, the last one being `last_seq`.
+    in_flight: VecDeque<InFlight>,
+    pieces: Pieces,
+    last_seq: CommitSeq,
+    last_checksum: u32,
+    last_piece: u64,
+    /// Not above `last_seq`; everything up to it is synced.
+    durable_upto: CommitSeq,
+    /// The last commit holds something that no later one names durable yet.
+    unstamped: bool,
+    bytes_since_checkpoint: u64,
+    buffers: Vec<Vec<u8>>,
+}
+
+impl CommitPath {
+    pub(crate) fn new(
+        config: CommitPathConfig,
+        pieces: Pieces,
+        last_seq: CommitSeq,
+        last_checksum: u32,
+    ) -> CommitPath {
+        CommitPath {
+            config,
+            builder: CommitBuilder::reuse(Vec::new()),
+            steps: Vec::new(),
+            in_flight: VecDeque::new(),
+            last_piece: pieces.current_number(),
+            pieces,
+            last_seq,
+            last_checksum,
+            durable_upto: last_seq,
+            unstamped: false,
+            bytes_since_checkpoint: 0,
+            buffers: Vec::new(),
+        }
+    }
+
+    pub(crate) fn push_event(&mut self, event: &Event) {
+        self.builder.push_event(event);
+    }
+
+    pub(crate) fn push_batch(
+        &mut self,
+        partition: TopicPartition,
+        placement: Placement,
+        header: EntryHeader,
+        batch: &[u8],
+    ) {
+        let range = self.builder.push_batch(partition, &header, batch);
+        self.steps.push(Step::Append { partition, placement, header, range });
+    }
+
+    /// To happen once what is open now is durable.
+    pub(crate) fn then(&mut self, step: Step) {
+        self.steps.push(step);
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.builder.is_full()
+    }
+
+    /// Nothing is open and nothing in flight.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.in_flight.is_empty() && self.builder.is_empty() && self.steps.is_empty()
+    }
+
+    /// The lower half of the epoch, as entries carry it.
+    pub(crate) fn epoch_low(&self) -> u32 {
+        self.config.epoch.0 as u32
+    }
+
+    pub(crate) fn bytes_since_checkpoint(&self) -> u64 {
+        self.bytes_since_checkpoint
+    }
+
+    /// Whether an empty commit would tell a later recovery that the last one was durable.
+    pub(crate) fn wants_stamp(&self) -> bool {
+        self.unstamped && self.is_quiet()
+    }
+
+    /// Steps that wait for no entry of their own happen with the last commit; with none in flight, at once.
+    pub(crate) fn take_idle_steps(&mut self) -> Vec<Step> {
+        match self.builder.is_empty() && self.in_flight.is_empty() {
+            true => std::mem::take(&mut self.steps),
+            false => Vec::new(),
+        }
+    }
+
+    /// Closes the open commit and sends it out, if there is anything in it (or `stamp`), a flight is free and a
+    /// piece has room.
+    pub(crate) fn send(&mut self, stamp: bool) -> Option<DiskJob> {
+        let wanted = !self.builder.is_empty() || stamp;
+        if !wanted || self.in_flight.len() >= self.config.flights_max {
+            return None;
+        }
+        let bytes = self.builder.padded_bytes() as u64;
+        let piece = self.pieces.number_for(bytes)?;
+        let seq = CommitSeq(self.last_seq.0 + 1);
+        let slot = self.pieces.take(bytes, seq);
+        let buffer = self.buffers.pop().unwrap_or_default();
+        self.unstamped = !self.builder.is_empty();
+        let builder = std::mem::replace(&mut self.builder, CommitBuilder::reuse(buffer));
+        let (bytes, checksum) = builder.finish(&CommitStamp {
+            salt: self.config.salt,
+            shard: self.config.shard,
+            epoch: self.config.epoch,
+            seq,
+            durable_upto: self.durable_upto,
+            piece,
+            prev_checksum: self.last_checksum,
+            opens_epoch: false,
+        });
+        (self.last_seq, self.last_checksum, self.last_piece) = (seq, checksum, piece);
+        self.bytes_since_checkpoint += bytes.len() as u64;
+        let bytes = Arc::new(bytes);
+        let steps = std::mem::take(&mut self.steps);
+        let commit = DurableCommit { steps, bytes: bytes.clone(), checkpoint: None };
+        self.in_flight.push_back(InFlight { seq, written: false, commit });
+        Some(DiskJob(Job::WriteCommit { seq, file: slot.file, position: slot.position, bytes }))
+    }
+
+    /// The state as it is now is the state after the last commit sent: attaches it, to become a checkpoint when that
+    /// is durable. Call only while nothing is open.
+    pub(crate) fn attach_checkpoint(&mut self, mut checkpoint: Checkpoint) {
+        assert!(self.builder.is_empty(), "a checkpoint between commits");
+        checkpoint.seq = self.last_seq.0;
+        checkpoint.checksum = self.last_checksum;
+        checkpoint.piece = self.last_piece;
+        checkpoint.epoch = self.config.epoch.0;
+        let last = self.in_flight.back_mut().expect("a commit was just sent");
+        last.commit.checkpoint = Some(Box::new(checkpoint));
+        self.bytes_since_checkpoint = 0;
+    }
+
+    /// A commit was written and synced. Returns those that are durable now, in order.
+    pub(crate) fn handle_written(&mut self, seq: CommitSeq) -> Vec<DurableCommit> {
+        let waiting = self.in_flight.iter_mut().find(|commit| commit.seq == seq);
+        waiting.expect("only commits in flight are written").written = true;
+        let mut durable = Vec::new();
+        while let Some(commit) = self.in_flight.pop_front_if(|commit| commit.written) {
+            assert!(commit.seq.0 == self.durable_upto.0 + 1, "durable in order");
+            self.durable_upto = commit.seq;
+            durable.push(commit.commit);
+        }
+        durable
+    }
+
+    /// Takes a commit's memory back.
+    pub(crate) fn recycle(&mut self, bytes: Arc<Vec<u8>>) {
+        if self.buffers.len() < BUFFERS_KEPT
+            && let Ok(buffer) = Arc::try_unwrap(bytes)
+        {
+            self.buffers.push(buffer);
+        }
+    }
+
+    /// Everything that waits and never happens now, because the journal failed.
+    pub(crate) fn abandon(&mut self) -> Vec<Step> {
+        let in_flight = self.in_flight.drain(..).flat_map(|commit| commit.commit.steps);
+        let steps = in_flight.chain(self.steps.drain(..)).collect();
+        self.builder = CommitBuilder::reuse(Vec::new());
+        steps
+    }
+
+    pub(crate) fn wanted_piece(&mut self) -> Option<DiskJob> {
+        let wanted = self.pieces.wants()?;
+        let dir = &self.config.journal_dir;
+        Some(DiskJob(Job::PreparePiece {
+            number: wanted.number,
+            bytes: self.config.piece_bytes,
+            recycle: wanted.recycle.map(|number| piece_path(dir, number)),
+            dir: dir.clone(),
+        }))
+    }
+
+    pub(crate) fn pieces(&mut self) -> &mut Pieces {
+        &mut self.pieces
+    }
+
+    /// Pieces whose commits all lie at or below `seq` are free; the superfluous ones are to be removed.
+    pub(crate) fn release_pieces(&mut self, seq: CommitSeq) -> Vec<String> {
+        let dir = &self.config.journal_dir;
+        self.pieces.release(seq).into_iter().map(|number| piece_path(dir, number)).collect()
+    }
+}

@@ -1,0 +1,175 @@
+//! What happens when a commit is durable, and when one can never be.
+
+use dure_proto::journal::Checkpoint;
+use dure_proto::{CommitSeq, TopicId, TopicPartition};
+
+use super::Shard;
+use super::commit_path::{DurableCommit, Step};
+use crate::checkpoint::CheckpointFile;
+use crate::effect::Effect;
+use crate::job::{DiskJob, Job};
+use crate::log::{LogWriter, log_dir};
+use crate::request::RequestError;
+use crate::time::Now;
+
+impl Shard {
+    pub(super) fn handle_durable(&mut self, now: Now, seq: CommitSeq) {
+        for commit in self.commit_path.handle_written(seq) {
+            if self.stopped.is_some() {
+                return;
+            }
+            self.carry_out(commit);
+        }
+        self.stamp_at_ms = self.commit_path.wants_stamp().then_some(now.mono_ms + super::STAMP_AFTER_MS);
+    }
+
+    /// Closes commits and sends them out while flights are free.
+    pub(super) fn send_commits(&mut self, now: Now) {
+        let stamp_due =
+            self.stamp_at_ms.is_some_and(|at| at <= now.mono_ms) && self.commit_path.wants_stamp();
+        let checkpoint_due = self.checkpoint_due();
+        let stamp = stamp_due || (checkpoint_due && self.commit_path.is_quiet());
+        while let Some(job) = self.commit_path.send(stamp && self.commit_path.is_quiet()) {
+            self.stamp_at_ms = None;
+            self.effects.push(Effect::Job(job));
+            if self.checkpoint_due() {
+                self.checkpoint.running = true;
+                self.checkpoint.wanted = false;
+                self.commit_path.attach_checkpoint(self.state.snapshot(now));
+            }
+        }
+        let steps = self.commit_path.take_idle_steps();
+        if !steps.is_empty() {
+            self.carry_out(DurableCommit { steps, bytes: Default::default(), checkpoint: None });
+        }
+    }
+
+    fn checkpoint_due(&self) -> bool {
+        let grown = self.commit_path.bytes_since_checkpoint() >= self.config.checkpoint_bytes;
+        !self.checkpoint.running && (grown || self.checkpoint.wanted)
+    }
+
+    fn carry_out(&mut self, commit: DurableCommit) {
+        let mut touched: Vec<TopicPartition> = Vec::new();
+        for step in commit.steps {
+            match step {
+                Step::Append { partition, placement, header, range } => {
+                    // The topic may have been deleted in the same commit.
+                    let Some(writer) = self.writers.get_mut(&partition) else { continue };
+                    if let Err(error) = writer.write(placement, &header, &commit.bytes[range]) {
+                        // What is durable in the journal is not lost; but nobody could read it.
+                        return self.stop(format!("a segment of {partition} could not be written: {error}"));
+                    }
+                    touched.push(partition);
+                }
+                Step::OpenLog(partition) => {
+                    let layout = crate::log::LogLayout::new();
+                    let writer = LogWriter::restore(self.disk.clone(), &self.dir, partition, &layout);
+                    self.writers.insert(partition, writer);
+                    touched.push(partition);
+                }
+                Step::MoveStart { partition, log_start, dropped } => {
+                    if let Some(writer) = self.writers.get_mut(&partition) {
+                        let paths = writer.move_start(log_start, &dropped);
+                        self.remove(paths, Vec::new());
+                        touched.push(partition);
+                    }
+                }
+                Step::DropTopic { topic, partitions } => self.drop_topic(topic, partitions),
+                Step::TopicsChanged => {
+                    let table = self.state.catalogue.table().clone();
+                    self.effects.push(Effect::TopicsChanged(table));
+                }
+                Step::Effect(effect) => self.effects.push(effect),
+            }
+        }
+        self.publish(touched);
+        self.commit_path.recycle(commit.bytes);
+        if let Some(checkpoint) = commit.checkpoint {
+            self.write_checkpoint(*checkpoint);
+        }
+    }
+
+    fn publish(&mut self, mut touched: Vec<TopicPartition>) {
+        touched.sort_unstable();
+        touched.dedup();
+        for partition in touched {
+            let Some(writer) = self.writers.get(&partition) else { continue };
+            self.effects.push(Effect::Publish(writer.view()));
+            let high_watermark = writer.high_watermark();
+            for group in self.state.queue_groups_of(partition.topic) {
+                if let Some(table) = self.state.table(group, partition) {
+                    table.handle_high_watermark(high_watermark);
+                    self.queues.touch([(group, partition.topic)]);
+                }
+            }
+        }
+    }
+
+    fn drop_topic(&mut self, topic: TopicId, partitions: u32) {
+        for partition in
+            (0..partitions).map(|p| TopicPartition { topic, partition: dure_proto::PartitionId(p) })
+        {
+            self.writers.remove(&partition);
+            self.effects.push(Effect::Unpublish(partition));
+        }
+        let dir = log_dir(&self.dir, TopicPartition { topic, partition: dure_proto::PartitionId(0) });
+        let topic_dir = dir.rsplit_once('/').expect("a log lies in its topic's directory").0.to_owned();
+        self.remove(Vec::new(), vec![topic_dir]);
+    }
+
+    pub(super) fn remove(&mut self, paths: Vec<String>, dirs: Vec<String>) {
+        if !(paths.is_empty() && dirs.is_empty()) {
+            self.effects.push(Effect::Job(DiskJob(Job::Remove { paths, dirs })));
+        }
+    }
+
+    fn write_checkpoint(&mut self, checkpoint: Checkpoint) {
+        let (mut files, mut dirs) = (Vec::new(), std::collections::BTreeSet::new());
+        for writer in self.writers.values_mut() {
+            let (dirty, dir) = writer.take_dirty();
+            files.extend(dirty);
+            if let Some(dir) = dir {
+                // A new log's directory is itself a new name in the one above, up to the shard's own.
+                let above = dir
+                    .match_indices('/')
+                    .map(|(at, _)| dir[..at].to_owned())
+                    .filter(|d| d.len() >= self.dir.len());
+                dirs.extend(above);
+                dirs.insert(dir);
+            }
+        }
+        let checkpoints = format!("{}/checkpoint", self.dir);
+        let file = CheckpointFile::new(checkpoints, checkpoint, files, dirs.into_iter().rev().collect());
+        self.effects.push(Effect::Job(DiskJob(Job::WriteCheckpoint(file))));
+    }
+
+    /// Journal pieces are kept back to the checkpoint before the last, so that a damaged one can be replayed around.
+    pub(super) fn handle_checkpoint(&mut self, seq: CommitSeq) {
+        self.checkpoint.running = false;
+        self.checkpoint.before = self.checkpoint.last.replace(seq);
+        if let Some(before) = self.checkpoint.before {
+            let paths = self.commit_path.release_pieces(before);
+            self.remove(paths, Vec::new());
+        }
+    }
+
+    /// Ends everything: what waited for a commit is told that its outcome is unknown.
+    pub(super) fn stop(&mut self, why: String) {
+        if self.stopped.is_some() {
+            return;
+        }
+        let error = RequestError::ShardStopped(why.clone());
+        for step in self.commit_path.abandon() {
+            if let Step::Effect(Effect::Reply { to, .. }) = step {
+                self.reply(to, Err(error.clone()));
+            }
+        }
+        for (reply_to, _) in std::mem::take(&mut self.requests) {
+            self.reply(reply_to, Err(error.clone()));
+        }
+        self.queue_stopped(&error);
+        self.stopped = Some(why.clone());
+        self.effects.push(Effect::Stopped(why));
+    }
+}

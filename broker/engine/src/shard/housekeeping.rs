@@ -1,0 +1,48 @@
+//! What comes round by itself: expired leases and sessions, retention, free space.
+
+use super::Shard;
+use crate::effect::Effect;
+use crate::job::{DiskJob, Job};
+use crate::time::Now;
+use dure_proto::{Offset, TopicPartition, wire};
+
+impl Shard {
+    pub(super) fn handle_timeouts(&mut self, now: Now) {
+        self.queue_timeouts(now);
+        self.stream_timeouts(now);
+        if now.mono_ms >= self.housekeeping_at_ms {
+            self.housekeeping_at_ms = now.mono_ms + self.config.housekeeping_ms;
+            self.effects.push(Effect::Job(DiskJob(Job::CheckSpace)));
+            self.apply_retention(now);
+        }
+    }
+
+    fn apply_retention(&mut self, now: Now) {
+        let moves: Vec<(TopicPartition, Offset)> =
+            self.state.logs.keys().filter_map(|p| Some((*p, self.expired_upto(now, *p)?))).collect();
+        for (partition, offset) in moves {
+            self.move_log_start(now, partition, offset);
+        }
+    }
+
+    /// Up to where a log may go: what retention lets go and no queue group holds, or what all queue groups settled
+    /// where the topic is a work queue, or the dead letters that nobody needs any more.
+    fn expired_upto(&self, now: Now, partition: TopicPartition) -> Option<Offset> {
+        let topic = self.state.catalogue.table().by_id(partition.topic)?;
+        let layout = &self.state.logs.get(&partition)?.layout;
+        if let Some((group, source)) = topic.dead_letters_of {
+            let first_letter = self.state.first_letter(group, TopicPartition { topic: source, ..partition });
+            return layout.settled_upto(first_letter.unwrap_or(layout.log_end()));
+        }
+        let hold = self.state.settled_upto(partition, |group| group.settings.hold);
+        let expired = layout.expired_upto(now.wall_ms, &topic.config, hold);
+        let settled = match topic.config.cleanup() {
+            wire::Cleanup::DeleteWhenSettled => {
+                let settled = self.state.settled_upto(partition, |_| true);
+                settled.and_then(|settled| layout.settled_upto(settled))
+            }
+            _ => None,
+        };
+        expired.max(settled)
+    }
+}

@@ -1,0 +1,306 @@
+//! The shard: the one writer of its partitions. It takes requests in, lets the machines decide, puts what they
+//! decided into commits, and lets answers and views out when those are durable.
+//!
+//! A produce, read downward: [`Shard::handle`] queues it, [`Shard::turn`] takes it up, `produce` decides and applies
+//! it, `commit_path` carries it into the journal, `durable` writes it to its segment and answers.
+
+mod commit_path;
+mod durable;
+mod groups;
+mod housekeeping;
+mod open;
+mod produce;
+mod queues;
+mod settle;
+mod state;
+mod streams;
+mod topics;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use dure_proto::journal::{Event, event};
+use dure_proto::{GroupId, TopicId, TopicPartition};
+
+use crate::disk::DiskRef;
+use crate::effect::{Effect, Input};
+use crate::job::Done;
+use crate::log::LogWriter;
+use crate::queue_group::{Jitter, TokenSource};
+use crate::request::{ReplyTo, Request, RequestError, Response};
+use crate::time::Now;
+use commit_path::{CommitPath, Step};
+pub(crate) use open::shard_dir;
+pub use open::{JOURNAL_PIECE_BYTES_MIN, OpenError, RecoveryReport};
+use queues::QueueSide;
+pub(crate) use state::State;
+pub use state::default_queue_settings;
+
+/// An empty commit follows this long after the last one, so that a later recovery knows that one to be durable.
+const STAMP_AFTER_MS: u64 = 20;
+
+/// Sizes and intervals of a shard. The salt must stay the same for the life of a data directory.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    /// Size of a journal piece in bytes.
+    pub journal_piece_bytes: u64,
+    /// A checkpoint is made when the journal has grown by this many bytes.
+    pub checkpoint_bytes: u64,
+    /// Commits that may be in flight, 1 or 2.
+    pub flights_max: usize,
+    /// Bytes of the file system that are kept free: producing stops before they are touched.
+    pub reserve_bytes: u64,
+    /// How often retention and free space are looked at, in milliseconds.
+    pub housekeeping_ms: u64,
+    /// Secret to the data directory; goes into every commit's checksum.
+    pub salt: u64,
+    /// Seed of what is random: jitter of backoffs.
+    pub seed: u64,
+}
+
+impl Default for ShardConfig {
+    fn default() -> ShardConfig {
+        ShardConfig {
+            journal_piece_bytes: 64 << 20,
+            checkpoint_bytes: 256 << 20,
+            flights_max: 2,
+            reserve_bytes: 256 << 20,
+            housekeeping_ms: 1_000,
+            salt: 0,
+            seed: 0,
+        }
+    }
+}
+
+/// One shard. It does no waiting: what takes time goes out as a [`DiskJob`](crate::DiskJob).
+pub struct Shard {
+    disk: DiskRef,
+    dir: String,
+    config: ShardConfig,
+    state: State,
+    /// Files of every log that is durable; a log that was just decided on has none yet.
+    writers: BTreeMap<TopicPartition, LogWriter>,
+    commit_path: CommitPath,
+    queues: QueueSide,
+    tokens: TokenSource,
+    random: fastrand::Rng,
+    producer_next: u64,
+    /// Not taken up yet.
+    requests: VecDeque<(ReplyTo, Request)>,
+    effects: Vec<Effect>,
+    /// When the next empty commit is due, if one is wanted.
+    stamp_at_ms: Option<u64>,
+    housekeeping_at_ms: u64,
+    available_bytes: Option<u64>,
+    checkpoint: Checkpointing,
+    /// Set once the shard met an error that it cannot go on from.
+    stopped: Option<String>,
+    shutting_down: bool,
+}
+
+/// How far checkpoints are.
+#[derive(Debug, Default)]
+struct Checkpointing {
+    /// One is attached to a commit or being written.
+    running: bool,
+    /// Wanted whatever the journal's growth: after a recovery, and before a shutdown.
+    wanted: bool,
+    /// The last one written, and the one before it.
+    last: Option<dure_proto::CommitSeq>,
+    before: Option<dure_proto::CommitSeq>,
+}
+
+impl Shard {
+    /// Takes an input. Requests wait for the next [`Shard::turn`]; nothing here waits for the disk.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Request { reply_to, request } => match self.refusal() {
+                Some(error) => self.reply(reply_to, Err(error)),
+                None => self.requests.push_back((reply_to, request)),
+            },
+            Input::ConnectionClosed(connection) => {
+                self.requests.retain(|(reply_to, request)| {
+                    reply_to.connection != connection || !request.ends_with_connection()
+                });
+                self.queue_connection_closed(now, connection);
+                self.stream_connection_closed(now, connection);
+            }
+            Input::JobDone(done) => self.handle_job(now, done.0),
+            Input::Letter(letter) => self.bury_letter(now, &letter),
+        }
+    }
+
+    /// Does what is due, takes requests up, and sends commits out while they may fly.
+    pub fn turn(&mut self, now: Now) {
+        if self.stopped.is_some() {
+            return;
+        }
+        self.handle_timeouts(now);
+        loop {
+            self.take_requests(now);
+            self.serve_queues(now);
+            self.assign_streams();
+            self.send_commits(now);
+            if self.requests.is_empty() || self.commit_path.is_full() {
+                break;
+            }
+        }
+        self.effects.extend(self.commit_path.wanted_piece().map(Effect::Job));
+    }
+
+    /// What is to happen outside, in order.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// When [`Shard::turn`] wants to be called again, on the monotonic clock.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<u64> {
+        if self.stopped.is_some() {
+            return None;
+        }
+        let timers = [
+            Some(self.housekeeping_at_ms),
+            self.stamp_at_ms,
+            self.queues.poll_timeout(),
+            self.stream_timeout(),
+        ];
+        timers.into_iter().flatten().min()
+    }
+
+    /// Refuses what comes from now on, finishes what is under way, and makes a last checkpoint.
+    pub fn begin_shutdown(&mut self, now: Now) {
+        self.shutting_down = true;
+        self.checkpoint.wanted = true;
+        self.turn(now);
+    }
+
+    /// A shutdown is complete, or there is nothing that could still be done.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        let done = self.requests.is_empty()
+            && self.commit_path.is_quiet()
+            && !self.checkpoint.running
+            && !self.checkpoint.wanted;
+        self.stopped.is_some() || (self.shutting_down && done)
+    }
+
+    /// Why the shard stopped, if it did.
+    #[must_use]
+    pub fn stopped(&self) -> Option<&str> {
+        self.stopped.as_deref()
+    }
+
+    fn refusal(&self) -> Option<RequestError> {
+        match &self.stopped {
+            Some(why) => Some(RequestError::ShardStopped(why.clone())),
+            None => self.shutting_down.then_some(RequestError::ShuttingDown),
+        }
+    }
+
+    fn take_requests(&mut self, now: Now) {
+        while !self.commit_path.is_full()
+            && let Some((reply_to, request)) = self.requests.pop_front()
+        {
+            self.handle_request(now, reply_to, request);
+        }
+    }
+
+    /// Every handler answers by itself: now where nothing changes, with the commit where something does.
+    fn handle_request(&mut self, now: Now, reply_to: ReplyTo, request: Request) {
+        let result = match request {
+            Request::Produce(produce) => self.produce(now, reply_to, &produce),
+            Request::InitProducer => self.init_producer(reply_to),
+            Request::CreateTopic(create) => self.create_topic(now, reply_to, &create),
+            Request::AlterTopic(alter) => self.alter_topic(now, reply_to, &alter),
+            Request::DeleteTopic(delete) => self.delete_topic(now, reply_to, &delete),
+            Request::PurgeTopic(purge) => self.purge_topic(now, reply_to, &purge),
+            Request::DescribeTopics(describe) => self.describe_topics(reply_to, &describe),
+            Request::CreateGroup(create) => self.create_group(now, reply_to, &create),
+            Request::ListGroups => self.describe_groups(now, reply_to, None),
+            Request::DescribeGroup(describe) => self.describe_groups(now, reply_to, Some(&describe.name)),
+            Request::SeekGroup { group, topic, to } => self.seek_group(now, reply_to, &group, &topic, &to),
+            Request::DeleteGroup(delete) => self.delete_group(now, reply_to, &delete.name),
+            Request::WorkQueue(work) => self.work_queue(now, reply_to, &work),
+            Request::Receive(receive) => self.receive(now, reply_to, &receive),
+            Request::QueueCredit { subscription, messages } => {
+                self.queue_credit(reply_to.connection, subscription, messages);
+                Ok(())
+            }
+            Request::Unsubscribe { subscription } => {
+                self.unsubscribe(now, reply_to.connection, subscription);
+                Ok(())
+            }
+            Request::Settle(settle) => self.settle(now, reply_to, &settle),
+            Request::ListDeadLetters(list) => self.list_dead_letters(reply_to, &list),
+            Request::Redrive(redrive) => self.redrive(now, reply_to, &redrive),
+            Request::PurgeDeadLetters(purge) => self.purge_dead_letters(now, reply_to, &purge),
+            Request::JoinGroup { join, client } => self.join_group(now, reply_to, &join, client),
+            Request::Heartbeat(heartbeat) => self.heartbeat(now, reply_to, &heartbeat),
+            Request::CommitOffsets(commit) => self.commit_offsets(now, reply_to, &commit),
+            Request::LeaveGroup(leave) => self.leave_group(now, reply_to, &leave),
+        };
+        if let Err(error) = result {
+            self.reply(reply_to, Err(error));
+        }
+    }
+
+    fn handle_job(&mut self, now: Now, done: Done) {
+        match done {
+            Done::CommitWritten { seq, result: Ok(()) } => self.handle_durable(now, seq),
+            Done::CommitWritten { seq, result: Err(error) } => {
+                self.stop(format!("commit {seq} could not be written and synced: {error}"));
+            }
+            Done::PiecePrepared(Ok(piece)) => self.commit_path.pieces().handle_prepared(piece),
+            Done::PiecePrepared(Err(error)) => self.stop(format!("no room for the journal: {error}")),
+            Done::CheckpointWritten { seq, result: Ok(()) } => self.handle_checkpoint(seq),
+            Done::CheckpointWritten { seq, result: Err(error) } => {
+                self.stop(format!("checkpoint {seq} could not be made: {error}"));
+            }
+            // A file that stays behind costs space and nothing else; recovery removes it.
+            Done::Removed(_) => {}
+            Done::Space(available) => self.available_bytes = available.ok(),
+        }
+    }
+
+    /// Makes an event true and puts it into the open commit.
+    fn commit_event(&mut self, now: Now, event: event::Event) {
+        let event = Event { event: Some(event) };
+        let steps = self.state.apply(&event, now).expect("an event decided on this state fits it");
+        self.commit_path.push_event(&event);
+        steps.into_iter().for_each(|step| self.commit_path.then(step));
+    }
+
+    fn reply(&mut self, to: ReplyTo, result: Result<Response, RequestError>) {
+        if to.correlation != 0 {
+            self.effects.push(Effect::Reply { to, result });
+        }
+    }
+
+    /// Answers once everything decided so far is durable.
+    fn reply_durably(&mut self, to: ReplyTo, response: Response) {
+        if to.correlation != 0 {
+            self.commit_path.then(Step::Effect(Effect::Reply { to, result: Ok(response) }));
+        }
+    }
+
+    fn jitter(&mut self) -> Jitter {
+        Jitter(self.random.u64(..))
+    }
+
+    /// The queue sides of a topic have something to look at.
+    fn touch_queues_of(&mut self, topic: TopicId) {
+        let groups = self.state.queue_groups_of(topic);
+        self.queues.touch(groups.into_iter().map(|group| (group, topic)));
+    }
+}
+
+impl Request {
+    /// Nobody is left to make use of it once its connection is gone; everything else was asked and is done.
+    fn ends_with_connection(&self) -> bool {
+        matches!(self, Request::WorkQueue(_) | Request::Receive(_) | Request::JoinGroup { .. })
+    }
+}
+
+/// A queue group's side of one topic.
+type QueueKey = (GroupId, TopicId);
+type QueueKeys = BTreeSet<QueueKey>;

@@ -1,0 +1,428 @@
+//! Opening a shard: the last good checkpoint, then the journal behind it, then a new epoch.
+//!
+//! Everything is read past the page cache, since nothing remembers which file a failed sync before the stop hit. The
+//! segments are brought up to what the journal says by writing their unsynced tails again. What was recovered is
+//! synced, and the new epoch's first commit with it, before anything is served.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use dure_proto::journal::{EpochOpened, Event, event};
+use dure_proto::{BatchHeader, CommitSeq, ENTRY_HEADER_BYTES, EntryHeader, Epoch, ShardId, TopicPartition};
+
+use super::commit_path::{CommitPath, CommitPathConfig, Step};
+use super::queues::QueueSide;
+use super::state::{GroupKind, State};
+use super::{Checkpointing, Shard, ShardConfig};
+use crate::checkpoint;
+use crate::disk::{DiskError, DiskRef, OpenMode};
+use crate::effect::Effect;
+use crate::finding::Finding;
+use crate::journal::{
+    COMMIT_BYTES_MAX, CommitBuilder, CommitStamp, JournalEntry, LiveCommit, OpenPiece, Pieces, ScanFrom,
+    decode_body, piece_path, scan,
+};
+use crate::log::{LogLayout, LogWriter, log_dir, segment_path};
+use crate::queue_group::TokenSource;
+use crate::time::Now;
+
+/// Smallest journal piece: the largest commit fits.
+pub const JOURNAL_PIECE_BYTES_MIN: u64 = 16 << 20;
+const _: () = assert!(COMMIT_BYTES_MAX as u64 <= JOURNAL_PIECE_BYTES_MIN);
+
+/// What opening found and did.
+#[derive(Clone, Debug, Default)]
+pub struct RecoveryReport {
+    /// The epoch that was opened.
+    pub epoch: Epoch,
+    /// Commits replayed behind the checkpoint.
+    pub commits: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Damage and notes.
+    pub findings: Vec<Finding>,
+}
+
+/// Why a shard cannot be opened. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The disk refused.
+    #[error("{0}")]
+    Disk(#[from] DiskError),
+    /// No checkpoint can be read, and the journal does not reach back to the beginning.
+    #[error(
+        "{dir}: no checkpoint can be read and the journal begins at commit {first}: restore a backup, or put the \
+         checkpoint back"
+    )]
+    NoCheckpoint {
+        /// The shard's directory.
+        dir: String,
+        /// The first commit that is left.
+        first: CommitSeq,
+    },
+    /// A checkpoint whose checksum is right says what cannot be.
+    #[error("{dir}: the checkpoint contradicts itself: {what}")]
+    Checkpoint {
+        /// The shard's directory.
+        dir: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// A setting is out of bounds.
+    #[error("{0}")]
+    Config(String),
+}
+
+/// A shard's directory within a data directory.
+pub(crate) fn shard_dir(shard: ShardId) -> String {
+    format!("shard-{:04}", shard.0)
+}
+
+impl Shard {
+    /// Opens a shard, making it if it is not there. May wait for the disk. Effects (views, topics, jobs) are there
+    /// to be taken.
+    pub fn open(
+        disk: DiskRef,
+        shard: ShardId,
+        config: ShardConfig,
+        now: Now,
+    ) -> Result<(Shard, RecoveryReport), OpenError> {
+        if config.journal_piece_bytes < JOURNAL_PIECE_BYTES_MIN || !(1..=2).contains(&config.flights_max) {
+            return Err(OpenError::Config(format!(
+                "journal pieces of {} bytes and {} flights: at least {JOURNAL_PIECE_BYTES_MIN} bytes and 1 or 2",
+                config.journal_piece_bytes, config.flights_max
+            )));
+        }
+        let dir = shard_dir(shard);
+        let journal_dir = format!("{dir}/journal");
+        make_dirs(&disk, &dir)?;
+
+        let (checkpoint, before, mut findings) = checkpoint::load(&*disk, &format!("{dir}/checkpoint"))?;
+        let from = checkpoint.as_ref().map_or_else(ScanFrom::default, ScanFrom::behind);
+        let scanned = scan(&*disk, &journal_dir, shard, config.salt, from)?;
+        if let Some(first) = scanned.commits.first()
+            && checkpoint.is_none()
+            && first.header.seq > CommitSeq(1)
+        {
+            return Err(OpenError::NoCheckpoint { dir, first: first.header.seq });
+        }
+        findings.extend(scanned.findings);
+
+        let mut replay = Replay::new(disk.clone(), &dir, checkpoint.as_ref(), now)?;
+        for commit in &scanned.commits {
+            replay.commit(commit, now, &mut findings)?;
+        }
+        let short = replay.still_short();
+        findings.extend(short);
+        let Replay { state, mut writers, .. } = replay;
+
+        let last = scanned.commits.last();
+        let last_seq = last.map_or(from.seq, |commit| commit.header.seq);
+        let last_checksum = last.map_or(from.checksum, |commit| commit.checksum);
+        // Behind damage the numbers go on where nobody has used them yet.
+        let last_seq = findings.iter().filter_map(Finding::lost_upto).fold(last_seq, CommitSeq::max);
+        let epoch = Epoch(last.map_or(from.epoch, |commit| commit.header.epoch).0 + 1);
+        for (number, _) in scanned.pieces.iter().filter(|(number, _)| *number >= from.piece) {
+            disk.open(&piece_path(&journal_dir, *number), OpenMode::ReadWrite)?.sync()?;
+        }
+        let number = scanned.pieces.last().map_or(1, |(number, _)| number + 1);
+        let kept_from = before.unwrap_or_default();
+        // A piece that was not read holds only what the checkpoint before the last may need.
+        let needed = |(number, last): &(u64, Option<CommitSeq>)| match last {
+            Some(last) => Some((*number, *last)),
+            None => (*number < from.piece && kept_from > CommitSeq(0)).then_some((*number, from.seq)),
+        };
+        let full: Vec<(u64, CommitSeq)> = scanned.pieces.iter().filter_map(needed).collect();
+        let free = scanned.pieces.iter().map(|(number, _)| *number);
+        let free: Vec<u64> = free.filter(|number| !full.iter().any(|(kept, _)| kept == number)).collect();
+
+        let path_config = CommitPathConfig {
+            salt: config.salt,
+            shard,
+            epoch,
+            journal_dir: journal_dir.clone(),
+            piece_bytes: config.journal_piece_bytes,
+            flights_max: config.flights_max,
+        };
+        let commit_path = open_epoch(&disk, path_config, number, full, free, last_seq, last_checksum, now)?;
+
+        let report = RecoveryReport {
+            epoch,
+            commits: scanned.commits.len() as u64,
+            bytes: scanned.commits.iter().map(|commit| commit.body.len() as u64).sum(),
+            findings,
+        };
+        for (partition, log) in &state.logs {
+            let restore = || LogWriter::restore(disk.clone(), &dir, *partition, &LogLayout::new());
+            let writer = writers.entry(*partition).or_insert_with(restore);
+            writer.set_bounds(log.layout.log_start(), log.layout.log_end());
+        }
+        let mut shard = Shard {
+            random: fastrand::Rng::with_seed(config.seed),
+            tokens: TokenSource::new(epoch),
+            available_bytes: disk.available_bytes().ok(),
+            disk,
+            dir,
+            state,
+            writers,
+            commit_path,
+            queues: QueueSide::default(),
+            producer_next: 0,
+            requests: Default::default(),
+            effects: Vec::new(),
+            stamp_at_ms: None,
+            housekeeping_at_ms: now.mono_ms,
+            checkpoint: Checkpointing {
+                running: false,
+                wanted: report.commits > 0 || checkpoint.is_none(),
+                last: checkpoint.as_ref().map(|checkpoint| CommitSeq(checkpoint.seq)),
+                before,
+            },
+            config,
+            stopped: None,
+            shutting_down: false,
+        };
+        shard.begin(now, epoch);
+        Ok((shard, report))
+    }
+
+    /// Shows what was recovered, and arms what was waiting.
+    fn begin(&mut self, now: Now, epoch: Epoch) {
+        self.effects.push(Effect::TopicsChanged(self.state.catalogue.table().clone()));
+        self.effects.extend(self.writers.values().map(|writer| Effect::Publish(writer.view())));
+        for group in self.state.groups.values_mut() {
+            match &mut group.kind {
+                GroupKind::Stream(stream) => stream.open(epoch),
+                GroupKind::Queue(queue) => {
+                    for (topic, side) in &mut queue.topics {
+                        for (p, table) in side.tables.iter_mut().enumerate() {
+                            let partition = dure_proto::PartitionId(p as u32);
+                            let partition = TopicPartition { topic: *topic, partition };
+                            if let Some(writer) = self.writers.get(&partition) {
+                                table.handle_log_start(writer.view().log_start);
+                                table.handle_high_watermark(writer.high_watermark());
+                            }
+                            table.recovered(now);
+                        }
+                        self.queues.touch([(group.id, *topic)]);
+                    }
+                }
+            }
+        }
+        self.settle_lost_ranges(now);
+        self.turn(now);
+    }
+
+    /// Offsets that no record has any more are nobody's work.
+    fn settle_lost_ranges(&mut self, now: Now) {
+        let lost: Vec<_> = self
+            .state
+            .logs
+            .iter()
+            .flat_map(|(partition, log)| log.layout.lost().iter().map(|range| (*partition, range.clone())))
+            .collect();
+        for (partition, range) in lost {
+            for group in self.state.queue_groups_of(partition.topic) {
+                let Some(table) = self.state.table(group, partition) else { continue };
+                let mut events = Vec::new();
+                table.handle_lost(range.start, range.end, now, &mut events);
+                self.commit_queue_events(group, partition, events);
+            }
+        }
+    }
+}
+
+/// The directories of a shard, with their names durable.
+fn make_dirs(disk: &DiskRef, dir: &str) -> Result<(), DiskError> {
+    for child in ["journal", "checkpoint", "log"] {
+        disk.create_dir_all(&format!("{dir}/{child}"))?;
+    }
+    disk.sync_dir(dir)?;
+    disk.sync_dir("")
+}
+
+/// The first commit of an epoch: durable before anything is granted or answered under it. It begins a piece of its
+/// own, so that nothing of an epoch before is ever written over.
+#[allow(clippy::too_many_arguments)]
+fn open_epoch(
+    disk: &DiskRef,
+    config: CommitPathConfig,
+    piece: u64,
+    full: Vec<(u64, CommitSeq)>,
+    mut free: Vec<u64>,
+    last_seq: CommitSeq,
+    last_checksum: u32,
+    now: Now,
+) -> Result<CommitPath, DiskError> {
+    let recycle = free.pop().map(|number| piece_path(&config.journal_dir, number));
+    let current =
+        OpenPiece::prepare(&**disk, &config.journal_dir, piece, config.piece_bytes, recycle.as_deref())?;
+    let seq = CommitSeq(last_seq.0 + 1);
+    let mut pieces = Pieces::new(current, full, free, seq);
+    let mut builder = CommitBuilder::reuse(Vec::new());
+    let opened = EpochOpened { epoch: config.epoch.0, last_kept: last_seq.0, wall_ms: now.wall_ms };
+    builder.push_event(&Event { event: Some(event::Event::EpochOpened(opened)) });
+    let (bytes, checksum) = builder.finish(&CommitStamp {
+        salt: config.salt,
+        shard: config.shard,
+        epoch: config.epoch,
+        seq,
+        durable_upto: last_seq,
+        piece,
+        prev_checksum: last_checksum,
+        opens_epoch: true,
+    });
+    let slot = pieces.take(bytes.len() as u64, seq);
+    slot.file.write_all_at(slot.position, &bytes)?;
+    slot.file.sync()?;
+    Ok(CommitPath::new(config, pieces, seq, checksum))
+}
+
+/// Brings machines and segments up to the end of the journal.
+struct Replay {
+    disk: DiskRef,
+    dir: String,
+    state: State,
+    writers: BTreeMap<TopicPartition, LogWriter>,
+    /// Segments that hold less than the checkpoint says.
+    short: Vec<Finding>,
+}
+
+impl Replay {
+    fn new(
+        disk: DiskRef,
+        dir: &str,
+        checkpoint: Option<&dure_proto::journal::Checkpoint>,
+        now: Now,
+    ) -> Result<Replay, OpenError> {
+        let state = match checkpoint {
+            Some(checkpoint) => State::restore(checkpoint, now)
+                .map_err(|what| OpenError::Checkpoint { dir: dir.to_owned(), what })?,
+            None => State::new(),
+        };
+        let (mut writers, mut short) = (BTreeMap::new(), Vec::new());
+        for (partition, log) in &state.logs {
+            short.extend(short_segments(&disk, dir, *partition, &log.layout)?);
+            writers.insert(*partition, LogWriter::restore(disk.clone(), dir, *partition, &log.layout));
+        }
+        Ok(Replay { disk, dir: dir.to_owned(), state, writers, short })
+    }
+
+    /// Of the segments that were short before the replay, those that the journal did not remove.
+    fn still_short(&mut self) -> Vec<Finding> {
+        let still_there = |finding: &Finding| match finding {
+            Finding::SegmentShort { partition, base, .. } => {
+                let log = self.state.logs.get(partition);
+                log.is_some_and(|log| log.layout.segments().any(|segment| segment.base == *base))
+            }
+            _ => true,
+        };
+        let mut short = std::mem::take(&mut self.short);
+        short.retain(still_there);
+        short
+    }
+
+    fn commit(
+        &mut self,
+        commit: &LiveCommit,
+        now: Now,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), OpenError> {
+        let seq = commit.header.seq;
+        let entries = match decode_body(&commit.body, commit.header.entry_count) {
+            Ok(entries) => entries,
+            Err(error) => {
+                findings.push(Finding::Unapplied { seq, what: error.to_string() });
+                return Ok(());
+            }
+        };
+        for entry in entries {
+            match entry {
+                JournalEntry::Batch { partition, header, bytes } => self.batch(partition, &header, &bytes)?,
+                JournalEntry::Event(event) => match self.state.apply(&event, now) {
+                    Ok(steps) => self.steps(steps)?,
+                    Err(what) => findings.push(Finding::Unapplied { seq, what }),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// A batch of a topic that is gone meanwhile is passed over.
+    fn batch(
+        &mut self,
+        partition: TopicPartition,
+        header: &EntryHeader,
+        entry: &Bytes,
+    ) -> Result<(), OpenError> {
+        let producer = BatchHeader::parse(&entry[ENTRY_HEADER_BYTES..]).ok().and_then(|batch| batch.producer);
+        if let Some(placement) = self.state.apply_batch(partition, header, producer.as_ref())
+            && let Some(writer) = self.writers.get_mut(&partition)
+        {
+            writer.write(placement, header, entry)?;
+        }
+        Ok(())
+    }
+
+    fn steps(&mut self, steps: Vec<Step>) -> Result<(), OpenError> {
+        for step in steps {
+            match step {
+                Step::OpenLog(partition) => {
+                    let writer =
+                        LogWriter::restore(self.disk.clone(), &self.dir, partition, &LogLayout::new());
+                    self.writers.insert(partition, writer);
+                }
+                Step::MoveStart { partition, log_start, dropped } => {
+                    if let Some(writer) = self.writers.get_mut(&partition) {
+                        for path in writer.move_start(log_start, &dropped) {
+                            ignore_missing(self.disk.remove(&path))?;
+                        }
+                    }
+                }
+                Step::DropTopic { topic, .. } => {
+                    self.writers.retain(|partition, _| partition.topic != topic);
+                    ignore_missing(self.disk.remove_dir_all(&format!("{}/log/{topic}", self.dir)))?;
+                }
+                Step::Append { .. } | Step::TopicsChanged | Step::Effect(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn ignore_missing(result: Result<(), DiskError>) -> Result<(), DiskError> {
+    match result {
+        Err(error) if error.is_not_found() => Ok(()),
+        other => other,
+    }
+}
+
+/// Segments that hold less than their checkpoint says: damaged, unless a later commit removed them.
+fn short_segments(
+    disk: &DiskRef,
+    dir: &str,
+    partition: TopicPartition,
+    layout: &LogLayout,
+) -> Result<Vec<Finding>, DiskError> {
+    if layout.segments().len() == 0 {
+        return Ok(Vec::new());
+    }
+    let log_dir = log_dir(dir, partition);
+    let files = match disk.list(&log_dir) {
+        Ok(files) => files,
+        Err(error) if error.is_not_found() => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let findings = layout.segments().filter_map(|segment| {
+        let path = segment_path(&log_dir, segment.base);
+        let name = path.rsplit_once('/').map_or("", |(_, name)| name);
+        let bytes = files.iter().find(|file| file.name == name).map_or(0, |file| file.bytes);
+        (bytes < segment.bytes).then_some(Finding::SegmentShort {
+            partition,
+            base: segment.base,
+            bytes,
+            expected: segment.bytes,
+        })
+    });
+    Ok(findings.collect())
+}

@@ -1,0 +1,101 @@
+//! Producing: a batch gets its offsets and goes into the open commit.
+
+use dure_proto::journal::{TopicKeyed, event};
+use dure_proto::{BatchHeader, EntryHeader, ProducerId, TopicPartition};
+
+use super::{Shard, Step};
+use crate::effect::Effect;
+use crate::producers::Admission;
+use crate::request::{Produce, ReplyTo, RequestError, Response};
+use crate::time::Now;
+
+/// A batch may hold this much even where a single record may not.
+const BATCH_BYTES_ALWAYS: usize = 1 << 20;
+/// What batch and record headers may add to the records' own bytes.
+const BATCH_OVERHEAD_BYTES: usize = 64 << 10;
+
+impl Shard {
+    pub(super) fn produce(
+        &mut self,
+        now: Now,
+        reply_to: ReplyTo,
+        produce: &Produce,
+    ) -> Result<(), RequestError> {
+        let partition = produce.partition;
+        self.check_produce(produce)?;
+        let batch =
+            BatchHeader::parse(&produce.batch).map_err(|error| RequestError::Invalid(error.to_string()))?;
+        let log = &self.state.logs[&partition];
+        if let Some(stamp) = &batch.producer
+            && let Admission::Duplicate(base_offset) =
+                log.producers.admit(partition, stamp, batch.record_count)?
+        {
+            // The first one may still be on its way to the disk.
+            self.reply_durably(reply_to, Response::Produced { base_offset, append_time_ms: now.wall_ms });
+            return Ok(());
+        }
+        if produce.keyed
+            && self.state.catalogue.table().by_id(partition.topic).is_some_and(|topic| !topic.keyed)
+        {
+            self.commit_event(now, event::Event::TopicKeyed(TopicKeyed { topic: partition.topic.0 }));
+        }
+        let base_offset = self.append(now, partition, &batch, &produce.batch);
+        self.reply_durably(reply_to, Response::Produced { base_offset, append_time_ms: now.wall_ms });
+        Ok(())
+    }
+
+    /// Puts a batch at the end of a log, in the open commit.
+    pub(super) fn append(
+        &mut self,
+        now: Now,
+        partition: TopicPartition,
+        batch: &BatchHeader,
+        bytes: &[u8],
+    ) -> dure_proto::Offset {
+        let base_offset = self.state.logs[&partition].layout.log_end();
+        let header = EntryHeader::for_batch(batch, base_offset, now.wall_ms, self.commit_path.epoch_low());
+        let placement = self.state.apply_batch(partition, &header, batch.producer.as_ref());
+        let placement = placement.expect("the log's end is free");
+        self.commit_path.push_batch(partition, placement, header, bytes);
+        base_offset
+    }
+
+    fn check_produce(&self, produce: &Produce) -> Result<(), RequestError> {
+        let topic = produce.partition.topic;
+        let info = self.state.catalogue.table().by_id(topic).ok_or(RequestError::UnknownTopicId(topic))?;
+        if info.dead_letters_of.is_some() {
+            return Err(RequestError::UnknownTopic(info.name.clone()));
+        }
+        info.partition(produce.partition.partition)?;
+        let record_bytes_max = info.config.message_bytes_max;
+        let batch_bytes_max = BATCH_BYTES_ALWAYS.max(record_bytes_max as usize) + BATCH_OVERHEAD_BYTES;
+        let too_large = |bytes: u64, bytes_max: u64| RequestError::MessageTooLarge {
+            topic: info.name.clone(),
+            bytes,
+            bytes_max,
+        };
+        if produce.record_bytes_max > record_bytes_max {
+            return Err(too_large(produce.record_bytes_max.into(), record_bytes_max.into()));
+        }
+        if produce.batch.len() > batch_bytes_max {
+            return Err(too_large(produce.batch.len() as u64, batch_bytes_max as u64));
+        }
+        match self.available_bytes {
+            Some(available_bytes) if available_bytes < self.config.reserve_bytes => {
+                Err(RequestError::DiskFull { available_bytes, reserve_bytes: self.config.reserve_bytes })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The epoch is durable and never repeated, so that a session's number needs no entry of its own.
+    pub(super) fn init_producer(&mut self, reply_to: ReplyTo) -> Result<(), RequestError> {
+        self.producer_next += 1;
+        let producer = ProducerId((u64::from(self.commit_path.epoch_low()) << 32) | self.producer_next);
+        self.commit_path.then(Step::Effect(Effect::Reply {
+            to: reply_to,
+            result: Ok(Response::Producer { producer, epoch: 0 }),
+        }));
+        Ok(())
+    }
+}

@@ -1,0 +1,282 @@
+//! Settling messages of queue groups, and burying those that die.
+
+use std::collections::HashMap;
+
+use dure_proto::{BatchHeader, GroupId, Offset, PartitionId, Receipt, TopicPartition, wire};
+
+use super::Shard;
+use crate::effect::{Effect, Letter};
+use crate::queue_group::{SettleError, Settlement};
+use crate::request::{
+    DeadLetterRef, ReplyTo, RequestError, Response, SETTLE_ITEMS_MAX, Settle, SettleItem, Settled,
+};
+use crate::time::Now;
+
+/// Dead letters in one answer.
+const DEAD_LETTERS_PER_PAGE: usize = 1000;
+
+/// A message, in a group.
+type MessageKey = (GroupId, TopicPartition, Offset);
+
+/// Settle requests that wait for dead letters: a reject is done when its message is buried.
+#[derive(Default)]
+pub(super) struct Rejects {
+    next: u64,
+    settles: HashMap<u64, WaitingSettle>,
+    waiting: HashMap<MessageKey, Vec<(u64, usize)>>,
+}
+
+struct WaitingSettle {
+    reply_to: ReplyTo,
+    results: Vec<Result<Settled, RequestError>>,
+    missing: usize,
+}
+
+impl Rejects {
+    fn wait(
+        &mut self,
+        reply_to: ReplyTo,
+        results: Vec<Result<Settled, RequestError>>,
+        on: Vec<(MessageKey, usize)>,
+    ) {
+        self.next += 1;
+        self.settles.insert(self.next, WaitingSettle { reply_to, results, missing: on.len() });
+        for (message, item) in on {
+            self.waiting.entry(message).or_default().push((self.next, item));
+        }
+    }
+
+    /// What a message became. Returns the answers that are complete now.
+    fn resolve(
+        &mut self,
+        message: MessageKey,
+        result: impl Fn(Offset) -> Result<Settled, RequestError>,
+    ) -> Vec<(ReplyTo, Response)> {
+        let mut complete = Vec::new();
+        for (id, item) in self.waiting.remove(&message).unwrap_or_default() {
+            let Some(settle) = self.settles.get_mut(&id) else { continue };
+            settle.results[item] = result(message.2);
+            settle.missing -= 1;
+            if settle.missing == 0
+                && let Some(settle) = self.settles.remove(&id)
+            {
+                complete.push((settle.reply_to, Response::Settled(settle.results)));
+            }
+        }
+        complete
+    }
+
+    pub(super) fn take_all(&mut self) -> Vec<ReplyTo> {
+        self.waiting.clear();
+        self.settles.drain().map(|(_, settle)| settle.reply_to).collect()
+    }
+}
+
+impl Shard {
+    pub(super) fn settle(
+        &mut self,
+        now: Now,
+        reply_to: ReplyTo,
+        settle: &Settle,
+    ) -> Result<(), RequestError> {
+        if settle.items.len() > SETTLE_ITEMS_MAX {
+            return Err(RequestError::Invalid(format!(
+                "{} receipts in one request: at most {SETTLE_ITEMS_MAX}",
+                settle.items.len()
+            )));
+        }
+        let topic = self.state.catalogue.find(&settle.topic)?.id;
+        let group = self.queue_group_id(&settle.group)?;
+        if self.state.queue_topic(group, topic).is_none() {
+            let what = format!("group `{}` does not work topic `{}`", settle.group, settle.topic);
+            return Err(RequestError::Invalid(what));
+        }
+        let mut results = Vec::with_capacity(settle.items.len());
+        let mut dying = Vec::new();
+        // Events of neighbouring items of one partition go into the journal together.
+        let of_one = |a: &SettleItem, b: &SettleItem| a.receipt.partition == b.receipt.partition;
+        for items in settle.items.chunk_by(of_one) {
+            let partition = TopicPartition { topic, partition: items[0].receipt.partition };
+            let jitter = self.jitter();
+            let mut events = Vec::new();
+            for item in items {
+                let Receipt { offset, token, .. } = item.receipt;
+                let settled = match self.state.table(group, partition) {
+                    Some(table) => table.settle(offset, token, &item.action, jitter, now, &mut events),
+                    None => Err(SettleError::UnknownReceipt),
+                };
+                results.push(match settled {
+                    Ok(Settlement::Done) => Ok(Settled { already: false }),
+                    Ok(Settlement::AlreadySettled) => Ok(Settled { already: true }),
+                    Ok(Settlement::Dying) => {
+                        dying.push(((group, partition, offset), results.len()));
+                        Ok(Settled { already: false })
+                    }
+                    Err(error) => Err(settle_error(error, item.receipt)),
+                });
+            }
+            self.commit_queue_events(group, partition, events);
+        }
+        if dying.is_empty() {
+            self.reply_durably(reply_to, Response::Settled(results));
+        } else {
+            self.queues.rejects.wait(reply_to, results, dying);
+        }
+        self.queues.touch([(group, topic)]);
+        Ok(())
+    }
+
+    /// The bytes of a dying message are here: they go to the dead-letter log and the message is settled, in one
+    /// commit.
+    pub(super) fn bury_letter(&mut self, now: Now, letter: &Letter) {
+        if self.stopped.is_some() {
+            return;
+        }
+        let message = (letter.group, letter.source, letter.offset);
+        let log = self.state.catalogue.dead_letter_log(letter.group, letter.source.topic).map(|info| info.id);
+        let dies =
+            self.state.table(letter.group, letter.source).is_some_and(|table| table.is_dying(letter.offset));
+        let buried = match (log, BatchHeader::parse(&letter.batch)) {
+            (Some(topic), Ok(batch)) if dies => {
+                let kept_in = TopicPartition { topic, ..letter.source };
+                let offset = self.append(now, kept_in, &batch, &letter.batch);
+                let table = self.state.table(letter.group, letter.source).expect("it dies there");
+                let died = table.bury(letter.offset, offset, now).expect("it dies");
+                self.commit_queue_events(letter.group, letter.source, vec![died]);
+                true
+            }
+            // Acknowledged, removed or revoked while its bytes were read.
+            _ => false,
+        };
+        let receipt = |offset| Receipt {
+            partition: letter.source.partition,
+            offset,
+            token: dure_proto::LeaseToken { epoch: dure_proto::Epoch(0), counter: 0 },
+        };
+        let result = |offset| match buried {
+            true => Ok(Settled { already: false }),
+            false => Err(RequestError::AlreadySettled(receipt(offset))),
+        };
+        for (reply_to, response) in self.queues.rejects.resolve(message, result) {
+            self.reply_durably(reply_to, response);
+        }
+    }
+
+    pub(super) fn list_dead_letters(
+        &mut self,
+        reply_to: ReplyTo,
+        list: &wire::ListDeadLetters,
+    ) -> Result<(), RequestError> {
+        let topic = self.state.catalogue.find(&list.topic)?.id;
+        let group = self.queue_group_id(&list.group)?;
+        let after = (!list.after.is_empty()).then(|| parse_letter_id(&list.after)).transpose()?;
+        let only = list.id.as_deref().map(parse_letter_id).transpose()?;
+        let log = self.state.catalogue.dead_letter_log(group, topic).map(|info| info.id);
+        let (Some(log), Some(queue)) = (log, self.state.queue_topic(group, topic)) else {
+            let what = format!("group `{}` does not work topic `{}`", list.group, list.topic);
+            return Err(RequestError::Invalid(what));
+        };
+        let count_max = (list.count_max as usize).clamp(1, DEAD_LETTERS_PER_PAGE);
+        let all = queue.tables.iter().enumerate().flat_map(|(p, table)| {
+            let partition = PartitionId(p as u32);
+            let from = match after {
+                Some((of, offset)) if of == partition => Some(offset),
+                _ => None,
+            };
+            let behind = after.is_none_or(|(of, _)| of <= partition);
+            let letters = behind.then(|| table.dead_letters(from)).into_iter().flatten();
+            letters.map(move |(offset, letter)| DeadLetterRef {
+                partition,
+                offset,
+                kept_in: TopicPartition { topic: log, partition },
+                letter: letter.letter,
+                attempts: letter.attempts,
+                reason: letter.reason.clone(),
+                dead_wall_ms: letter.dead_wall_ms,
+            })
+        });
+        let wanted = all.filter(|letter| only.is_none_or(|id| id == (letter.partition, letter.offset)));
+        let mut letters: Vec<DeadLetterRef> = wanted.take(count_max + 1).collect();
+        let more = letters.len() > count_max;
+        letters.truncate(count_max);
+        if let (Some((partition, offset)), true) = (only, letters.is_empty()) {
+            let what = format!(
+                "no dead letter {partition}-{offset} in group `{}` of topic `{}`: see `dure dlq list`",
+                list.group, list.topic
+            );
+            return Err(RequestError::Invalid(what));
+        }
+        self.effects
+            .push(Effect::Reply { to: reply_to, result: Ok(Response::DeadLetters { letters, more }) });
+        Ok(())
+    }
+
+    pub(super) fn redrive(
+        &mut self,
+        now: Now,
+        reply_to: ReplyTo,
+        redrive: &wire::Redrive,
+    ) -> Result<(), RequestError> {
+        let count_max = if redrive.count_max == 0 { u64::MAX } else { redrive.count_max };
+        let count =
+            self.for_dead_letters(&redrive.topic, &redrive.group, count_max, |table, left, events| {
+                table.redrive(left, now, events)
+            })?;
+        self.reply_durably(reply_to, Response::Count(count));
+        Ok(())
+    }
+
+    pub(super) fn purge_dead_letters(
+        &mut self,
+        now: Now,
+        reply_to: ReplyTo,
+        purge: &wire::PurgeDeadLetters,
+    ) -> Result<(), RequestError> {
+        let count = self.for_dead_letters(&purge.topic, &purge.group, u64::MAX, |table, left, events| {
+            table.purge_dead(left, now, events)
+        })?;
+        self.reply_durably(reply_to, Response::Count(count));
+        Ok(())
+    }
+
+    fn for_dead_letters(
+        &mut self,
+        topic: &str,
+        group: &str,
+        count_max: u64,
+        act: impl Fn(&mut crate::LeaseTable, u64, &mut Vec<dure_proto::journal::QueueEvent>) -> u64,
+    ) -> Result<u64, RequestError> {
+        let topic = self.state.catalogue.find(topic)?.clone();
+        let group = self.queue_group_id(group)?;
+        let mut count = 0;
+        for partition in topic.all_partitions() {
+            let Some(table) = self.state.table(group, partition) else { continue };
+            let mut events = Vec::new();
+            count += act(table, count_max - count, &mut events);
+            self.commit_queue_events(group, partition, events);
+        }
+        Ok(count)
+    }
+}
+
+/// `PARTITION-OFFSET` of the source, as `dlq list` prints it.
+fn parse_letter_id(id: &str) -> Result<(PartitionId, Offset), RequestError> {
+    let parsed = id.split_once('-').and_then(|(partition, offset)| {
+        Some((PartitionId(partition.parse().ok()?), Offset(offset.parse().ok()?)))
+    });
+    parsed.ok_or_else(|| {
+        let shown: String = id.chars().take(60).collect();
+        RequestError::Invalid(format!("`{shown}` is not the id of a dead letter: expected PARTITION-OFFSET"))
+    })
+}
+
+fn settle_error(error: SettleError, receipt: Receipt) -> RequestError {
+    match error {
+        SettleError::StaleLease => RequestError::StaleLease(receipt),
+        SettleError::AlreadySettled => RequestError::AlreadySettled(receipt),
+        SettleError::UnknownReceipt => RequestError::UnknownReceipt(receipt),
+        SettleError::OutOfBounds { what, ms, ms_max } => {
+            RequestError::Invalid(format!("{what} of {ms} ms is out of bounds: at most {ms_max} ms"))
+        }
+    }
+}

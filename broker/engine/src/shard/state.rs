@@ -1,0 +1,436 @@
+//! All machines of a shard, and the one place where an event becomes true: when it was just decided and when it is
+//! replayed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use dure_proto::journal::{
+    Checkpoint, Event, GroupCreated, GroupSnapshot, GroupTopicAdded, QueueEvents, TopicAltered, TopicCreated,
+    event,
+};
+use dure_proto::{EntryHeader, GroupId, Offset, PartitionId, ProducerStamp, TopicId, TopicPartition, wire};
+
+use super::commit_path::Step;
+use crate::catalogue::Catalogue;
+use crate::log::{LogLayout, Placement};
+use crate::producers::Producers;
+use crate::queue_group::{Dispatcher, LeaseSettings, LeaseTable};
+use crate::stream_group::StreamGroup;
+use crate::time::Now;
+
+/// Time marks kept per log, for the age of a backlog; thinned out by half when there are more.
+const TIME_MARKS_MAX: usize = 1024;
+
+/// What is decided about one log.
+pub(crate) struct LogState {
+    pub(crate) layout: LogLayout,
+    pub(crate) producers: Producers,
+    /// Append times at some offsets, ascending. Exact for recent ones, sparser for older.
+    time_marks: VecDeque<(Offset, u64)>,
+}
+
+impl LogState {
+    fn new(layout: LogLayout, producers: Producers) -> LogState {
+        let time_marks = layout.segments().map(|segment| (segment.base, segment.first_ms)).collect();
+        LogState { layout, producers, time_marks }
+    }
+
+    fn mark(&mut self, offset: Offset, append_time_ms: u64) {
+        if self.time_marks.len() >= TIME_MARKS_MAX {
+            let log_start = self.layout.log_start();
+            let mut keep = false;
+            self.time_marks.retain(|(offset, _)| {
+                keep = !keep;
+                keep && *offset >= log_start
+            });
+        }
+        self.time_marks.push_back((offset, append_time_ms));
+    }
+
+    /// When the record at an offset was appended, or an earlier one near it.
+    pub(crate) fn append_time_near(&self, offset: Offset) -> Option<u64> {
+        let i = self.time_marks.partition_point(|(marked, _)| *marked <= offset);
+        self.time_marks.get(i.saturating_sub(1)).map(|(_, time)| *time)
+    }
+}
+
+/// A group and what is known of its kind.
+pub(crate) struct Group {
+    pub(crate) id: GroupId,
+    pub(crate) name: String,
+    pub(crate) kind: GroupKind,
+}
+
+pub(crate) enum GroupKind {
+    Queue(QueueGroup),
+    Stream(Box<StreamGroup>),
+}
+
+/// A queue group: a lease table for each partition of each of its topics.
+pub(crate) struct QueueGroup {
+    pub(crate) settings: wire::QueueSettings,
+    pub(crate) topics: BTreeMap<TopicId, QueueTopic>,
+}
+
+pub(crate) struct QueueTopic {
+    /// By partition.
+    pub(crate) tables: Vec<LeaseTable>,
+    /// Who wants messages; of this run of the broker only.
+    pub(crate) dispatcher: Dispatcher,
+}
+
+pub(crate) struct State {
+    pub(crate) catalogue: Catalogue,
+    pub(crate) logs: BTreeMap<TopicPartition, LogState>,
+    pub(crate) groups: BTreeMap<GroupId, Group>,
+    group_names: HashMap<String, GroupId>,
+    group_next: u32,
+    /// Which queue groups work a topic.
+    queue_groups_of: BTreeMap<TopicId, BTreeSet<GroupId>>,
+}
+
+impl State {
+    pub(crate) fn new() -> State {
+        State {
+            catalogue: Catalogue::new(),
+            logs: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            group_names: HashMap::new(),
+            group_next: 1,
+            queue_groups_of: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn restore(checkpoint: &Checkpoint, now: Now) -> Result<State, String> {
+        let mut state = State::new();
+        state.catalogue = Catalogue::restore(&checkpoint.topics, checkpoint.topic_next);
+        state.group_next = checkpoint.group_next.max(1);
+        for log in &checkpoint.logs {
+            let partition =
+                TopicPartition { topic: TopicId(log.topic), partition: PartitionId(log.partition) };
+            let log = LogState::new(LogLayout::restore(log), Producers::restore(&log.producers));
+            state.logs.insert(partition, log);
+        }
+        for group in &checkpoint.groups {
+            state.restore_group(group, now)?;
+        }
+        Ok(state)
+    }
+
+    fn restore_group(&mut self, snapshot: &GroupSnapshot, now: Now) -> Result<(), String> {
+        let created = snapshot.group.as_ref().ok_or("a group without a description")?;
+        self.apply_group_created(created);
+        let group = self.groups.get_mut(&GroupId(created.group)).expect("just created");
+        match &mut group.kind {
+            GroupKind::Queue(queue) => {
+                let settings = LeaseSettings::from(&queue.settings);
+                for table in &snapshot.queues {
+                    let topic = TopicId(table.topic);
+                    let entry = queue.topics.entry(topic).or_insert_with(QueueTopic::new);
+                    if entry.tables.len() != table.partition as usize {
+                        return Err(format!(
+                            "partition {} of group {} is out of place",
+                            table.partition, group.name
+                        ));
+                    }
+                    let restored = LeaseTable::restore(table, settings.clone(), now);
+                    entry.tables.push(restored.map_err(|error| error.to_string())?);
+                    self.queue_groups_of.entry(topic).or_default().insert(group.id);
+                }
+            }
+            GroupKind::Stream(stream) => {
+                for committed in &snapshot.committed {
+                    stream.apply(committed).map_err(|error| error.to_string())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything but the numbers of the commit that it is the state after.
+    pub(crate) fn snapshot(&self, now: Now) -> Checkpoint {
+        let (topics, topic_next) = self.catalogue.snapshot();
+        let logs = self.logs.iter().map(|(partition, log)| {
+            let mut snapshot = log.layout.snapshot(*partition);
+            snapshot.producers = log.producers.snapshot();
+            snapshot
+        });
+        Checkpoint {
+            topic_next,
+            group_next: self.group_next,
+            wall_ms: now.wall_ms,
+            topics,
+            logs: logs.collect(),
+            groups: self.groups.values().map(Group::snapshot).collect(),
+            ..Checkpoint::default()
+        }
+    }
+
+    pub(crate) fn next_group(&self) -> GroupId {
+        GroupId(self.group_next)
+    }
+
+    pub(crate) fn group_by_name(&self, name: &str) -> Option<&Group> {
+        self.groups.get(self.group_names.get(name)?)
+    }
+
+    pub(crate) fn queue_topic(&mut self, group: GroupId, topic: TopicId) -> Option<&mut QueueTopic> {
+        match &mut self.groups.get_mut(&group)?.kind {
+            GroupKind::Queue(queue) => queue.topics.get_mut(&topic),
+            GroupKind::Stream(_) => None,
+        }
+    }
+
+    pub(crate) fn table(&mut self, group: GroupId, partition: TopicPartition) -> Option<&mut LeaseTable> {
+        self.queue_topic(group, partition.topic)?.tables.get_mut(partition.partition.0 as usize)
+    }
+
+    pub(crate) fn queue_groups_of(&self, topic: TopicId) -> Vec<GroupId> {
+        self.queue_groups_of.get(&topic).into_iter().flatten().copied().collect()
+    }
+
+    /// The offset up to which every queue group that satisfies `counts` has settled a partition; `None` if there is
+    /// no such group.
+    pub(crate) fn settled_upto(
+        &self,
+        partition: TopicPartition,
+        counts: impl Fn(&QueueGroup) -> bool,
+    ) -> Option<Offset> {
+        let groups = self.queue_groups_of.get(&partition.topic)?;
+        let floors = groups.iter().filter_map(|group| match &self.groups.get(group)?.kind {
+            GroupKind::Queue(queue) if counts(queue) => {
+                Some(queue.topics.get(&partition.topic)?.tables.get(partition.partition.0 as usize)?.floor())
+            }
+            _ => None,
+        });
+        floors.min()
+    }
+
+    /// The first dead letter of a partition that a group still needs.
+    pub(crate) fn first_letter(&self, group: GroupId, source: TopicPartition) -> Option<Offset> {
+        match &self.groups.get(&group)?.kind {
+            GroupKind::Queue(queue) => {
+                queue.topics.get(&source.topic)?.tables.get(source.partition.0 as usize)?.first_letter()
+            }
+            GroupKind::Stream(_) => None,
+        }
+    }
+
+    /// Takes an entry into its log and says where it goes. `None` if there is no such log, or it is there already.
+    pub(crate) fn apply_batch(
+        &mut self,
+        partition: TopicPartition,
+        header: &EntryHeader,
+        producer: Option<&ProducerStamp>,
+    ) -> Option<Placement> {
+        let config = self.catalogue.table().by_id(partition.topic)?.config;
+        let log = self.logs.get_mut(&partition)?;
+        if header.base_offset < log.layout.log_end() {
+            return None;
+        }
+        let placement = log.layout.append(header, &config);
+        log.mark(header.base_offset, header.append_time_ms);
+        if let Some(stamp) = producer {
+            log.producers.apply(stamp, header.record_count, header.base_offset, header.append_time_ms);
+        }
+        Some(placement)
+    }
+
+    /// Makes an event true. What follows from it outside comes back as steps; what does not fit the state, because
+    /// something before it is lost, as an error, with nothing changed.
+    pub(crate) fn apply(&mut self, event: &Event, now: Now) -> Result<Vec<Step>, String> {
+        let Some(event) = &event.event else { return Err("an event of an unknown kind".into()) };
+        match event {
+            event::Event::EpochOpened(_) => Ok(Vec::new()),
+            event::Event::TopicCreated(created) => Ok(self.apply_topic_created(created)),
+            event::Event::TopicAltered(altered) => self.apply_topic_altered(altered),
+            event::Event::TopicDeleted(deleted) => self.apply_topic_deleted(TopicId(deleted.topic)),
+            event::Event::TopicKeyed(keyed) => {
+                self.catalogue.apply_keyed(TopicId(keyed.topic));
+                Ok(vec![Step::TopicsChanged])
+            }
+            event::Event::LogStartMoved(moved) => {
+                let partition =
+                    TopicPartition { topic: TopicId(moved.topic), partition: PartitionId(moved.partition) };
+                self.apply_log_start(partition, Offset(moved.offset))
+            }
+            event::Event::GroupCreated(created) => {
+                self.apply_group_created(created);
+                Ok(Vec::new())
+            }
+            event::Event::GroupTopicAdded(added) => self.apply_group_topic_added(added),
+            event::Event::GroupDeleted(deleted) => self.apply_group_deleted(GroupId(deleted.group)),
+            event::Event::OffsetsCommitted(committed) => {
+                let group = GroupId(committed.group);
+                let Some(Group { kind: GroupKind::Stream(stream), .. }) = self.groups.get_mut(&group) else {
+                    return Err(format!("offsets committed by group {group}, which is no stream group"));
+                };
+                stream.apply(committed).map_err(|error| error.to_string())?;
+                Ok(Vec::new())
+            }
+            event::Event::Queue(events) => self.apply_queue(events, now),
+        }
+    }
+
+    fn apply_topic_created(&mut self, created: &TopicCreated) -> Vec<Step> {
+        self.catalogue.apply_created(created);
+        let mut steps = self.open_logs(TopicId(created.topic), 0, created.partitions);
+        steps.push(Step::TopicsChanged);
+        steps
+    }
+
+    fn open_logs(&mut self, topic: TopicId, from: u32, to: u32) -> Vec<Step> {
+        let partitions =
+            (from..to).map(|partition| TopicPartition { topic, partition: PartitionId(partition) });
+        partitions
+            .map(|partition| {
+                self.logs.insert(partition, LogState::new(LogLayout::new(), Producers::default()));
+                Step::OpenLog(partition)
+            })
+            .collect()
+    }
+
+    fn apply_topic_altered(&mut self, altered: &TopicAltered) -> Result<Vec<Step>, String> {
+        let topic = TopicId(altered.topic);
+        let before =
+            self.catalogue.table().by_id(topic).ok_or(format!("topic {topic} is unknown"))?.partitions;
+        self.catalogue.apply_altered(altered);
+        let mut steps = self.open_logs(topic, before, altered.partitions.max(before));
+        for group in self.queue_groups_of(topic) {
+            if let Some(Group { kind: GroupKind::Queue(queue), .. }) = self.groups.get_mut(&group) {
+                let settings = LeaseSettings::from(&queue.settings);
+                let tables = &mut queue.topics.entry(topic).or_insert_with(QueueTopic::new).tables;
+                tables.resize_with((altered.partitions.max(before)) as usize, || {
+                    LeaseTable::new(settings.clone(), Offset::ZERO)
+                });
+            }
+        }
+        steps.push(Step::TopicsChanged);
+        Ok(steps)
+    }
+
+    fn apply_topic_deleted(&mut self, topic: TopicId) -> Result<Vec<Step>, String> {
+        let info = self.catalogue.apply_deleted(topic).ok_or(format!("topic {topic} is unknown"))?;
+        self.logs.retain(|partition, _| partition.topic != topic);
+        self.queue_groups_of.remove(&topic);
+        for group in self.groups.values_mut() {
+            match &mut group.kind {
+                GroupKind::Queue(queue) => drop(queue.topics.remove(&topic)),
+                GroupKind::Stream(stream) => stream.apply_topic_deleted(topic),
+            }
+        }
+        Ok(vec![Step::DropTopic { topic, partitions: info.partitions }, Step::TopicsChanged])
+    }
+
+    fn apply_log_start(&mut self, partition: TopicPartition, offset: Offset) -> Result<Vec<Step>, String> {
+        let log = self.logs.get_mut(&partition).ok_or(format!("log {partition} is unknown"))?;
+        let dropped = log.layout.move_start(offset);
+        for group in self.queue_groups_of(partition.topic) {
+            if let Some(table) = self.table(group, partition) {
+                table.handle_log_start(offset);
+            }
+        }
+        Ok(vec![Step::MoveStart { partition, log_start: offset, dropped }])
+    }
+
+    fn apply_group_created(&mut self, created: &GroupCreated) {
+        let id = GroupId(created.group);
+        let kind = match created.kind() {
+            wire::GroupKind::Queue => GroupKind::Queue(QueueGroup {
+                settings: created.queue.clone().unwrap_or_else(default_queue_settings),
+                topics: BTreeMap::new(),
+            }),
+            wire::GroupKind::Stream => GroupKind::Stream(Box::new(StreamGroup::new(id))),
+        };
+        self.group_next = self.group_next.max(created.group + 1);
+        self.group_names.insert(created.name.clone(), id);
+        self.groups.insert(id, Group { id, name: created.name.clone(), kind });
+    }
+
+    fn apply_group_topic_added(&mut self, added: &GroupTopicAdded) -> Result<Vec<Step>, String> {
+        let (group, topic) = (GroupId(added.group), TopicId(added.topic));
+        let Some(Group { kind: GroupKind::Queue(queue), .. }) = self.groups.get_mut(&group) else {
+            return Err(format!("group {group} is no queue group"));
+        };
+        let settings = LeaseSettings::from(&queue.settings);
+        let tables =
+            added.start.iter().map(|start| LeaseTable::new(settings.clone(), Offset(*start))).collect();
+        queue.topics.insert(topic, QueueTopic { tables, dispatcher: Dispatcher::new() });
+        self.queue_groups_of.entry(topic).or_default().insert(group);
+        Ok(Vec::new())
+    }
+
+    fn apply_group_deleted(&mut self, group: GroupId) -> Result<Vec<Step>, String> {
+        let gone = self.groups.remove(&group).ok_or(format!("group {group} is unknown"))?;
+        self.group_names.remove(&gone.name);
+        for groups in self.queue_groups_of.values_mut() {
+            groups.remove(&group);
+        }
+        Ok(Vec::new())
+    }
+
+    fn apply_queue(&mut self, events: &QueueEvents, now: Now) -> Result<Vec<Step>, String> {
+        let partition =
+            TopicPartition { topic: TopicId(events.topic), partition: PartitionId(events.partition) };
+        let group = GroupId(events.group);
+        let table = self.table(group, partition).ok_or(format!("group {group} does not work {partition}"))?;
+        let mut failed = Vec::new();
+        for event in &events.events {
+            if let Err(error) = table.apply(event, now) {
+                failed.push(format!("{partition} of group {group}: {error}"));
+            }
+        }
+        if failed.is_empty() { Ok(Vec::new()) } else { Err(failed.join("; ")) }
+    }
+}
+
+impl QueueTopic {
+    fn new() -> QueueTopic {
+        QueueTopic { tables: Vec::new(), dispatcher: Dispatcher::new() }
+    }
+}
+
+impl Group {
+    fn snapshot(&self) -> GroupSnapshot {
+        let created = |kind: wire::GroupKind, queue| GroupCreated {
+            group: self.id.0,
+            name: self.name.clone(),
+            kind: kind as i32,
+            queue,
+        };
+        match &self.kind {
+            GroupKind::Queue(queue) => {
+                let tables = queue.topics.iter().flat_map(|(topic, entry)| {
+                    entry.tables.iter().enumerate().map(|(partition, table)| {
+                        let partition = PartitionId(partition as u32);
+                        table.snapshot(TopicPartition { topic: *topic, partition })
+                    })
+                });
+                GroupSnapshot {
+                    group: Some(created(wire::GroupKind::Queue, Some(queue.settings.clone()))),
+                    queues: tables.collect(),
+                    committed: Vec::new(),
+                }
+            }
+            GroupKind::Stream(stream) => GroupSnapshot {
+                group: Some(created(wire::GroupKind::Stream, None)),
+                queues: Vec::new(),
+                committed: stream.snapshot(),
+            },
+        }
+    }
+}
+
+/// The settings of a queue group for which nobody says otherwise.
+#[must_use]
+pub fn default_queue_settings() -> wire::QueueSettings {
+    wire::QueueSettings {
+        lease_ms: 30_000,
+        attempts_max: 5,
+        backoff_first_ms: 1_000,
+        backoff_max_ms: 300_000,
+        ordering: wire::Ordering::None as i32,
+        dead_letter_topic: String::new(),
+        hold: true,
+        start_latest: false,
+    }
+}

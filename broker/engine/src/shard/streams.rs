@@ -1,0 +1,218 @@
+//! Requests of stream groups' members. What a group is, its machine knows; here it meets connections and commits.
+
+use std::collections::BTreeSet;
+
+use dure_proto::journal::event;
+use dure_proto::{Generation, GroupId, Offset, PartitionId, TopicId, TopicPartition, wire};
+
+use super::Shard;
+use super::state::GroupKind;
+use crate::effect::Effect;
+use crate::request::{ConnectionId, ReplyTo, RequestError, Response};
+use crate::stream_group::StreamGroup;
+use crate::time::Now;
+
+impl Shard {
+    pub(super) fn join_group(
+        &mut self,
+        now: Now,
+        reply_to: ReplyTo,
+        join: &wire::JoinGroup,
+        client: String,
+    ) -> Result<(), RequestError> {
+        let topics = join.topics.iter().map(|name| Ok(self.state.catalogue.find(name)?.id));
+        let topics = topics.collect::<Result<Vec<TopicId>, RequestError>>()?;
+        let group = match self.state.group_by_name(&join.group) {
+            Some(_) => self.stream_group_id(&join.group)?,
+            None => self.new_group(now, &join.group, wire::GroupKind::Stream, None)?,
+        };
+        let known = self.stream_topics(group).into_iter().chain(topics.iter().copied()).collect();
+        self.tell_topics(now, group, &known);
+        let stream = self.stream(group);
+        let member = (!join.member.is_empty()).then_some(join.member.as_str());
+        let joined = stream
+            .handle_join(now, member, reply_to.connection, &client, &topics, join.session_ms)
+            .map_err(|error| error.to_request_error(&join.group))?;
+        let reply = wire::JoinGroupReply {
+            member: joined.member.as_str().to_owned(),
+            heartbeat_ms: joined.heartbeat_ms,
+        };
+        self.reply_durably(reply_to, Response::Joined(reply));
+        Ok(())
+    }
+
+    pub(super) fn heartbeat(
+        &mut self,
+        now: Now,
+        reply_to: ReplyTo,
+        heartbeat: &wire::Heartbeat,
+    ) -> Result<(), RequestError> {
+        let group = self.stream_group_id(&heartbeat.group)?;
+        // A topic that was deleted meanwhile is nobody's any more.
+        let owned: Vec<TopicPartition> =
+            heartbeat.owned.iter().filter_map(|name| self.named(&name.topic, name.partition)).collect();
+        self.stream(group)
+            .handle_heartbeat(
+                now,
+                reply_to.connection,
+                &heartbeat.member,
+                Generation(heartbeat.generation),
+                &owned,
+            )
+            .map_err(|error| error.to_request_error(&heartbeat.group))?;
+        self.reply(reply_to, Ok(Response::Done));
+        Ok(())
+    }
+
+    pub(super) fn commit_offsets(
+        &mut self,
+        now: Now,
+        reply_to: ReplyTo,
+        commit: &wire::CommitOffsets,
+    ) -> Result<(), RequestError> {
+        let group = self.stream_group_id(&commit.group)?;
+        let mut offsets = Vec::with_capacity(commit.offsets.len());
+        for item in &commit.offsets {
+            let topic = self.state.catalogue.find(&item.topic)?;
+            let partition = topic.partition(PartitionId(item.partition))?;
+            let log_end = self.state.logs[&partition].layout.log_end();
+            if Offset(item.offset) > log_end {
+                return Err(RequestError::Invalid(format!(
+                    "offset {} of topic `{}` partition {} is behind the log's end ({log_end}): nothing was committed",
+                    item.offset, item.topic, item.partition
+                )));
+            }
+            offsets.push((partition, Offset(item.offset)));
+        }
+        let committed = self
+            .stream(group)
+            .handle_commit(reply_to.connection, &commit.member, Generation(commit.generation), &offsets)
+            .map_err(|error| error.to_request_error(&commit.group))?;
+        for event in committed {
+            self.commit_event(now, event::Event::OffsetsCommitted(event));
+        }
+        self.reply_durably(reply_to, Response::Done);
+        Ok(())
+    }
+
+    pub(super) fn leave_group(
+        &mut self,
+        now: Now,
+        reply_to: ReplyTo,
+        leave: &wire::LeaveGroup,
+    ) -> Result<(), RequestError> {
+        let group = self.stream_group_id(&leave.group)?;
+        self.stream(group)
+            .handle_leave(now, reply_to.connection, &leave.member)
+            .map_err(|error| error.to_request_error(&leave.group))?;
+        self.reply(reply_to, Ok(Response::Done));
+        Ok(())
+    }
+
+    pub(super) fn stream_connection_closed(&mut self, _now: Now, connection: ConnectionId) {
+        self.streams_mut().for_each(|stream| stream.handle_connection_closed(connection));
+    }
+
+    pub(super) fn stream_timeouts(&mut self, now: Now) {
+        self.streams_mut().for_each(|stream| stream.handle_timeout(now));
+    }
+
+    pub(super) fn stream_timeout(&self) -> Option<u64> {
+        let streams = self.state.groups.values().filter_map(|group| match &group.kind {
+            GroupKind::Stream(stream) => stream.poll_timeout(),
+            GroupKind::Queue(_) => None,
+        });
+        streams.min()
+    }
+
+    /// A topic was deleted or has more partitions: its readers share it out anew.
+    pub(super) fn stream_topic_changed(&mut self, now: Now, topic: TopicId) {
+        let groups: Vec<GroupId> = self.state.groups.keys().copied().collect();
+        for group in groups {
+            let topics = self.stream_topics(group);
+            if topics.contains(&topic) {
+                self.tell_topics(now, group, &topics);
+            }
+        }
+    }
+
+    /// Sends out the assignments that changed.
+    pub(super) fn assign_streams(&mut self) {
+        let table = self.state.catalogue.table().clone();
+        for group in self.state.groups.values_mut() {
+            let GroupKind::Stream(stream) = &mut group.kind else { continue };
+            for assigned in stream.take_assignments() {
+                let partitions = assigned.partitions.iter().filter_map(|partition| {
+                    Some(wire::AssignedPartition {
+                        topic: table.by_id(partition.topic)?.name.clone(),
+                        topic_id: partition.topic.0,
+                        partition: partition.partition.0,
+                        committed: stream.committed(*partition).map(|offset| offset.0),
+                    })
+                });
+                let assignment = wire::Assignment {
+                    group: group.name.clone(),
+                    member: assigned.member.as_str().to_owned(),
+                    generation: assigned.generation.0,
+                    partitions: partitions.collect(),
+                };
+                self.effects.push(Effect::Assign { connection: assigned.connection, assignment });
+            }
+        }
+    }
+
+    pub(super) fn describe_members(&self, stream: &StreamGroup) -> Vec<wire::MemberDescription> {
+        let name = |partition: &TopicPartition| {
+            let topic = self.state.catalogue.table().by_id(partition.topic)?.name.clone();
+            Some(wire::TopicPartitionName { topic, partition: partition.partition.0 })
+        };
+        let members = stream.describe().members.into_iter();
+        members
+            .map(|member| wire::MemberDescription {
+                id: member.id.as_str().to_owned(),
+                client: member.client,
+                partitions: member.partitions.iter().filter_map(name).collect(),
+            })
+            .collect()
+    }
+
+    /// Every partition of every topic that the group reads or has read.
+    pub(super) fn stream_partitions(&self, stream: &StreamGroup) -> Vec<TopicPartition> {
+        let topics: BTreeSet<TopicId> = stream.topics().collect();
+        let topics = topics.iter().filter_map(|topic| self.state.catalogue.table().by_id(*topic));
+        topics.flat_map(|topic| topic.all_partitions()).collect()
+    }
+
+    fn stream(&mut self, group: GroupId) -> &mut StreamGroup {
+        match &mut self.state.groups.get_mut(&group).expect("it was just looked up").kind {
+            GroupKind::Stream(stream) => stream,
+            GroupKind::Queue(_) => unreachable!("its kind was just looked up"),
+        }
+    }
+
+    fn streams_mut(&mut self) -> impl Iterator<Item = &mut StreamGroup> {
+        self.state.groups.values_mut().filter_map(|group| match &mut group.kind {
+            GroupKind::Stream(stream) => Some(&mut **stream),
+            GroupKind::Queue(_) => None,
+        })
+    }
+
+    /// The topics that a stream group reads or has read.
+    fn stream_topics(&self, group: GroupId) -> BTreeSet<TopicId> {
+        match self.state.groups.get(&group).map(|group| &group.kind) {
+            Some(GroupKind::Stream(stream)) => stream.topics().collect(),
+            _ => BTreeSet::new(),
+        }
+    }
+
+    fn tell_topics(&mut self, now: Now, group: GroupId, topics: &BTreeSet<TopicId>) {
+        let table = self.state.catalogue.table().clone();
+        let known: Vec<(TopicId, u32)> =
+            topics.iter().filter_map(|topic| Some((*topic, table.by_id(*topic)?.partitions))).collect();
+        self.stream(group).handle_topics(now, &known);
+    }
+
+    fn named(&self, topic: &str, partition: u32) -> Option<TopicPartition> {
+        self.state.catalogue.find(topic).ok()?.partition(PartitionId(partition)).ok()
+    }
+}

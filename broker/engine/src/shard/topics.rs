@@ -1,0 +1,125 @@
+//! Requests about topics.
+
+use dure_proto::journal::{LogStartMoved, TopicDeleted, event};
+use dure_proto::{TopicPartition, wire};
+
+use super::Shard;
+use crate::catalogue::TopicInfo;
+use crate::effect::Effect;
+use crate::request::{ReplyTo, RequestError, Response};
+use crate::time::Now;
+
+impl Shard {
+    pub(super) fn create_topic(
+        &mut self,
+        now: Now,
+        reply_to: ReplyTo,
+        create: &wire::CreateTopic,
+    ) -> Result<(), RequestError> {
+        let created = self.state.catalogue.decide_create(now, create)?;
+        self.commit_event(now, event::Event::TopicCreated(created));
+        self.reply_durably(reply_to, Response::Done);
+        Ok(())
+    }
+
+    pub(super) fn alter_topic(
+        &mut self,
+        now: Now,
+        reply_to: ReplyTo,
+        alter: &wire::AlterTopic,
+    ) -> Result<(), RequestError> {
+        for altered in self.state.catalogue.decide_alter(alter)? {
+            let topic = dure_proto::TopicId(altered.topic);
+            self.commit_event(now, event::Event::TopicAltered(altered));
+            self.stream_topic_changed(now, topic);
+        }
+        self.reply_durably(reply_to, Response::Done);
+        Ok(())
+    }
+
+    /// The dead letters of the topic go with it: they could not be redriven any more.
+    pub(super) fn delete_topic(
+        &mut self,
+        now: Now,
+        reply_to: ReplyTo,
+        delete: &wire::DeleteTopic,
+    ) -> Result<(), RequestError> {
+        let topic = self.state.catalogue.find(&delete.name)?.id;
+        let table = self.state.catalogue.table().clone();
+        let letters =
+            table.iter().filter(|info| info.dead_letters_of.is_some_and(|(_, source)| source == topic));
+        self.end_takers_of_topic(topic, &RequestError::UnknownTopic(delete.name.clone()));
+        for gone in letters.map(|info| info.id).chain([topic]) {
+            self.commit_event(now, event::Event::TopicDeleted(TopicDeleted { topic: gone.0 }));
+        }
+        self.stream_topic_changed(now, topic);
+        self.reply_durably(reply_to, Response::Done);
+        Ok(())
+    }
+
+    /// Removes every message; offsets go on where they were.
+    pub(super) fn purge_topic(
+        &mut self,
+        now: Now,
+        reply_to: ReplyTo,
+        purge: &wire::PurgeTopic,
+    ) -> Result<(), RequestError> {
+        let topic = self.state.catalogue.find(&purge.name)?.clone();
+        for partition in topic.all_partitions() {
+            let log_end = self.state.logs[&partition].layout.log_end();
+            self.move_log_start(now, partition, log_end);
+        }
+        self.reply_durably(reply_to, Response::Done);
+        Ok(())
+    }
+
+    pub(super) fn move_log_start(&mut self, now: Now, partition: TopicPartition, offset: dure_proto::Offset) {
+        let moved =
+            LogStartMoved { topic: partition.topic.0, partition: partition.partition.0, offset: offset.0 };
+        self.commit_event(now, event::Event::LogStartMoved(moved));
+        self.touch_queues_of(partition.topic);
+    }
+
+    pub(super) fn describe_topics(
+        &mut self,
+        reply_to: ReplyTo,
+        describe: &wire::DescribeTopics,
+    ) -> Result<(), RequestError> {
+        let topics: Vec<_> = match describe.names.is_empty() {
+            true => {
+                self.state.catalogue.table().iter().filter(|t| t.dead_letters_of.is_none()).cloned().collect()
+            }
+            false => {
+                let find = |name: &String| self.state.catalogue.find(name).cloned();
+                describe.names.iter().map(find).collect::<Result<_, _>>()?
+            }
+        };
+        let descriptions = topics.iter().map(|topic| self.describe_topic(topic)).collect();
+        self.effects.push(Effect::Reply { to: reply_to, result: Ok(Response::Topics(descriptions)) });
+        Ok(())
+    }
+
+    fn describe_topic(&self, topic: &TopicInfo) -> wire::TopicDescription {
+        let partitions = topic.all_partitions().filter_map(|partition| {
+            // Readers see what is durable, and so does a description.
+            let view = self.writers.get(&partition)?.view();
+            let layout = &self.state.logs.get(&partition)?.layout;
+            let lost = layout.lost().iter().map(|r| wire::OffsetRange { from: r.start.0, to: r.end.0 });
+            Some(wire::PartitionDescription {
+                partition: partition.partition.0,
+                log_start_offset: view.log_start.0,
+                high_watermark: view.high_watermark.0,
+                bytes: view.bytes,
+                segments: layout.segments().len() as u32,
+                lost: lost.collect(),
+            })
+        });
+        wire::TopicDescription {
+            name: topic.name.clone(),
+            id: topic.id.0,
+            config: Some(topic.config),
+            partitions: partitions.collect(),
+            scheduled: 0,
+        }
+    }
+}

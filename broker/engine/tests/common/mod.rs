@@ -1,0 +1,196 @@
+//! Drives a shard on one thread: every job is run at once, every record fetched at once.
+
+#![allow(unreachable_pub, missing_docs)] // shared by several test binaries
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dure_engine::*;
+use dure_proto::{BatchBuilder, Compression, Offset, Records, ShardId, TopicPartition};
+
+pub struct Driver {
+    pub disk: DiskRef,
+    pub shard: Shard,
+    pub report: RecoveryReport,
+    pub now: Now,
+    pub replies: Vec<(ReplyTo, Result<Response, RequestError>)>,
+    pub deliveries: Vec<Deliver>,
+    pub views: std::collections::BTreeMap<TopicPartition, LogView>,
+    pub topics: Arc<TopicTable>,
+    correlation: u64,
+}
+
+pub fn config() -> ShardConfig {
+    ShardConfig {
+        journal_piece_bytes: JOURNAL_PIECE_BYTES_MIN,
+        reserve_bytes: 0,
+        salt: 7,
+        ..ShardConfig::default()
+    }
+}
+
+impl Driver {
+    pub fn open(disk: DiskRef, now: Now) -> Driver {
+        let (shard, report) = Shard::open(disk.clone(), ShardId(0), config(), now).expect("the shard opens");
+        let mut driver = Driver {
+            disk,
+            shard,
+            report,
+            now,
+            replies: Vec::new(),
+            deliveries: Vec::new(),
+            views: Default::default(),
+            topics: Arc::default(),
+            correlation: 0,
+        };
+        driver.settle();
+        driver
+    }
+
+    /// Runs until nothing more happens by itself.
+    pub fn settle(&mut self) {
+        loop {
+            self.shard.turn(self.now);
+            let effects = self.shard.take_effects();
+            if effects.is_empty() {
+                return;
+            }
+            for effect in effects {
+                self.perform(effect);
+            }
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Job(job) => {
+                let done = job.run(&*self.disk);
+                self.shard.handle(self.now, Input::JobDone(done));
+            }
+            Effect::Reply { to, result } => self.replies.push((to, result)),
+            Effect::Deliver(deliver) => self.deliveries.push(deliver),
+            Effect::Publish(view) => drop(self.views.insert(view.partition, view)),
+            Effect::Unpublish(partition) => drop(self.views.remove(&partition)),
+            Effect::TopicsChanged(table) => self.topics = table,
+            Effect::FetchLetter { group, source, offset, from, .. } => {
+                let (_, records) = self.read_batch(from.0, from.1).expect("it is there");
+                let index = from.1.since(records.offset(0)) as usize;
+                let batch = letter_batch(Ok(&records.get(index).expect("a record")));
+                self.shard.handle(self.now, Input::Letter(Letter { group, source, offset, batch }));
+            }
+            Effect::EndSubscription { .. } | Effect::Assign { .. } => {}
+            Effect::Stopped(why) => panic!("stopped: {why}"),
+        }
+    }
+
+    pub fn ask(&mut self, request: Request) -> Result<Response, RequestError> {
+        self.correlation += 1;
+        let reply_to = ReplyTo { connection: ConnectionId(1), correlation: self.correlation };
+        self.shard.handle(self.now, Input::Request { reply_to, request });
+        self.settle();
+        let at = self.replies.iter().position(|(to, _)| *to == reply_to).expect("an answer");
+        self.replies.remove(at).1
+    }
+
+    pub fn topic(&mut self, name: &str, partitions: u32) -> TopicPartition {
+        let create = dure_proto::wire::CreateTopic { name: name.into(), partitions, config: None };
+        self.ask(Request::CreateTopic(create)).expect("created");
+        self.partition(name)
+    }
+
+    pub fn partition(&self, name: &str) -> TopicPartition {
+        let topic = self.topics.by_name(name).expect("there").id;
+        TopicPartition { topic, partition: dure_proto::PartitionId(0) }
+    }
+
+    pub fn produce(&mut self, partition: TopicPartition, values: &[&str]) -> Result<Offset, RequestError> {
+        let batch = batch(values);
+        let produce = Produce { partition, batch, keyed: false, record_bytes_max: 10 };
+        match self.ask(Request::Produce(produce))? {
+            Response::Produced { base_offset, .. } => Ok(base_offset),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn read_batch(&self, partition: TopicPartition, offset: Offset) -> Option<(Offset, Records)> {
+        let mut cursor = Cursor::at(offset);
+        match self.views[&partition].read(&mut cursor, 1, Wait::MayWait).expect("read") {
+            ReadOutcome::Entries(entries) => {
+                let (header, batch) = dure_proto::split_entries(entries).next()?.expect("valid");
+                let records = Records::decode(&batch, &Default::default()).expect("decodes");
+                Some((header.base_offset, records))
+            }
+            ReadOutcome::AtEnd => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// All values from an offset on.
+    pub fn read_all(&self, partition: TopicPartition, from: Offset) -> Vec<String> {
+        let mut values = Vec::new();
+        let mut offset = from;
+        while let Some((base, records)) = self.read_batch(partition, offset) {
+            for i in offset.since(base) as usize..records.len() {
+                values.push(String::from_utf8(records.value(i).expect("a value").to_vec()).expect("text"));
+            }
+            offset = base.plus(records.len() as u64);
+        }
+        values
+    }
+
+    pub fn receive(&mut self, topic: &str, group: &str, count: u32) -> Vec<LeaseGrant> {
+        self.correlation += 1;
+        let reply_to = ReplyTo { connection: ConnectionId(1), correlation: self.correlation };
+        let receive = dure_proto::wire::Receive {
+            topic: topic.into(),
+            group: group.into(),
+            count,
+            wait_ms: 0,
+            lease_ms: None,
+        };
+        self.shard.handle(self.now, Input::Request { reply_to, request: Request::Receive(receive) });
+        self.settle();
+        let at = self.deliveries.iter().position(|d| d.target == DeliverTo::Receive(self.correlation));
+        self.deliveries.remove(at.expect("an answer")).leases
+    }
+
+    pub fn settle_one(
+        &mut self,
+        topic: &str,
+        group: &str,
+        lease: &LeaseGrant,
+        action: SettleAction,
+    ) -> Result<Settled, RequestError> {
+        let receipt = dure_proto::Receipt {
+            partition: lease.partition.partition,
+            offset: lease.offset,
+            token: lease.token,
+        };
+        let items = vec![SettleItem { receipt, action }];
+        match self.ask(Request::Settle(Settle { topic: topic.into(), group: group.into(), items }))? {
+            Response::Settled(mut results) => results.remove(0),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn advance(&mut self, ms: u64) {
+        self.now = Now { mono_ms: self.now.mono_ms + ms, wall_ms: self.now.wall_ms + ms };
+        self.settle();
+    }
+
+    pub fn group(&mut self, name: &str) -> dure_proto::wire::GroupDescription {
+        let describe = dure_proto::wire::DescribeGroup { name: name.into() };
+        match self.ask(Request::DescribeGroup(describe)).expect("described") {
+            Response::Groups(mut groups) => groups.remove(0),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+pub fn batch(values: &[&str]) -> Bytes {
+    let mut builder = BatchBuilder::new(Compression::None);
+    for value in values {
+        builder.push(None, Some(value.as_bytes()), &[], 0).expect("fits");
+    }
+    builder.build(None)
+}

@@ -1,0 +1,131 @@
+//! A shard on a real disk and on a simulated one, as stories.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::Driver;
+use dure_engine::*;
+use dure_proto::Offset;
+
+const START: Now = Now { mono_ms: 0, wall_ms: 1_700_000_000_000 };
+
+fn real() -> (tempfile::TempDir, DiskRef) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = Arc::new(RealDisk::open(dir.path()).expect("a disk"));
+    (dir, disk)
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_a_restart() {
+    let (_dir, disk) = real();
+    let mut driver = Driver::open(disk.clone(), START);
+    let photos = driver.topic("photos", 2);
+    assert_eq!(driver.produce(photos, &["a", "b"]), Ok(Offset(0)));
+    assert_eq!(driver.produce(photos, &["c"]), Ok(Offset(2)));
+    assert_eq!(driver.read_all(photos, Offset(0)), ["a", "b", "c"]);
+    drop(driver);
+
+    let mut driver = Driver::open(disk.clone(), START);
+    assert_eq!(driver.report.findings, []);
+    assert_eq!(driver.report.epoch, dure_proto::Epoch(2));
+    assert_eq!(driver.read_all(photos, Offset(1)), ["b", "c"]);
+    assert_eq!(driver.produce(photos, &["d"]), Ok(Offset(3)));
+    drop(driver);
+
+    let driver = Driver::open(disk, START);
+    assert_eq!(driver.read_all(photos, Offset(0)), ["a", "b", "c", "d"]);
+}
+
+#[test]
+fn a_worker_takes_acks_rejects_and_releases() {
+    let (_dir, disk) = real();
+    let mut driver = Driver::open(disk.clone(), START);
+    let photos = driver.topic("photos", 1);
+    driver.produce(photos, &["a", "b", "c", "d"]).expect("produced");
+    let leases = driver.receive("photos", "resize", 3);
+    assert_eq!(leases.iter().map(|lease| lease.offset.0).collect::<Vec<_>>(), [0, 1, 2]);
+    let settled = driver.settle_one("photos", "resize", &leases[0], SettleAction::Ack);
+    assert_eq!(settled, Ok(Settled { already: false }));
+    let again = driver.settle_one("photos", "resize", &leases[0], SettleAction::Ack);
+    assert_eq!(again, Ok(Settled { already: true }));
+    let reject = SettleAction::Reject { reason: "not a photo".into() };
+    assert_eq!(driver.settle_one("photos", "resize", &leases[1], reject), Ok(Settled { already: false }));
+    let release = SettleAction::Release { delay_ms: Some(1_000) };
+    driver.settle_one("photos", "resize", &leases[2], release).expect("released");
+    let row = &driver.group("resize").partitions[0];
+    assert_eq!((row.ready, row.leased, row.delayed, row.dead, row.committed), (1, 0, 1, 1, Some(2)));
+
+    drop(driver);
+    let mut driver = Driver::open(disk, START);
+    assert_eq!(driver.report.findings, []);
+    let row = &driver.group("resize").partitions[0];
+    assert_eq!((row.ready, row.leased, row.delayed, row.dead, row.committed), (1, 0, 1, 1, Some(2)));
+    driver.advance(1_001);
+    let leases = driver.receive("photos", "resize", 10);
+    assert_eq!(
+        leases.iter().map(|lease| (lease.offset.0, lease.attempt)).collect::<Vec<_>>(),
+        [(2, 2), (3, 1)]
+    );
+
+    // The dead letter goes back to this group alone, read from where it is kept.
+    let redrive = dure_proto::wire::Redrive { topic: "photos".into(), group: "resize".into(), count_max: 0 };
+    assert!(matches!(driver.ask(Request::Redrive(redrive)), Ok(Response::Count(1))));
+    let leases = driver.receive("photos", "resize", 10);
+    assert_eq!((leases[0].offset, leases[0].attempt), (Offset(1), 1));
+    assert_ne!(leases[0].bytes_at.0, photos);
+    let (at, offset) = leases[0].bytes_at;
+    assert_eq!(driver.read_all(at, offset), ["b"]);
+}
+
+#[test]
+fn a_clean_shutdown_leaves_nothing_to_replay() {
+    let (_dir, disk) = real();
+    let mut driver = Driver::open(disk.clone(), START);
+    let photos = driver.topic("photos", 1);
+    driver.produce(photos, &["a"]).expect("produced");
+    driver.shard.begin_shutdown(START);
+    driver.settle();
+    assert!(driver.shard.is_drained());
+    assert_eq!(driver.produce(photos, &["b"]), Err(RequestError::ShuttingDown));
+    drop(driver);
+    let driver = Driver::open(disk, START);
+    assert_eq!((driver.report.commits, &driver.report.findings[..]), (0, &[][..]));
+    assert_eq!(driver.read_all(photos, Offset(0)), ["a"]);
+}
+
+#[test]
+fn restarts_do_not_pile_up_journal_pieces() {
+    let (dir, disk) = real();
+    for i in 0..12 {
+        let mut driver = Driver::open(disk.clone(), START);
+        if i == 0 {
+            driver.topic("t", 1);
+        }
+        let t = driver.partition("t");
+        driver.produce(t, &["x"]).expect("produced");
+    }
+    let pieces = std::fs::read_dir(dir.path().join("shard-0000/journal")).expect("listed").count();
+    assert!(pieces <= 9, "{pieces} pieces");
+}
+
+#[test]
+fn retention_waits_for_a_queue_group_that_has_not_settled() {
+    let (_dir, disk) = real();
+    let mut driver = Driver::open(disk, START);
+    let config = dure_proto::wire::TopicConfig { retention_ms: Some(10_000), ..default_topic_config() };
+    let create = dure_proto::wire::CreateTopic { name: "t".into(), partitions: 1, config: Some(config) };
+    driver.ask(Request::CreateTopic(create)).expect("created");
+    let t = driver.partition("t");
+    driver.produce(t, &["a", "b"]).expect("produced");
+    let leases = driver.receive("t", "g", 2);
+    driver.advance(20_000);
+    assert_eq!(driver.views[&t].log_start, Offset(0));
+    for lease in leases {
+        driver.settle_one("t", "g", &lease, SettleAction::Ack).expect("acknowledged");
+    }
+    driver.advance(2_000);
+    assert_eq!(driver.views[&t].log_start, Offset(2));
+    assert_eq!(driver.produce(t, &["c"]), Ok(Offset(2)));
+    assert_eq!(driver.read_all(t, Offset(2)), ["c"]);
+}

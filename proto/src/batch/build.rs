@@ -1,0 +1,213 @@
+//! Encodes a batch, record by record, into one growing buffer.
+
+use bytes::Bytes;
+
+use super::varint::{put_varint, varint_bytes};
+use super::{
+    BATCH_BYTES_MAX, BATCH_HEADER_BYTES, BATCH_RECORDS_MAX, BatchError, CHECKED_FROM, Compression,
+    LEADER_EPOCH_NONE, LENGTH_END, ProducerStamp, compress,
+};
+
+/// Collects records and encodes them as one batch.
+///
+/// Pushing costs no allocation but the growth of the one buffer that the batch is sent from.
+#[derive(Clone, Debug)]
+pub struct BatchBuilder {
+    compression: Compression,
+    /// Room for the header, then the encoded records. Empty until the first record.
+    buffer: Vec<u8>,
+    records: u32,
+    base_timestamp_ms: i64,
+    max_timestamp_ms: i64,
+    record_bytes_max: u32,
+    keyed: bool,
+}
+
+impl BatchBuilder {
+    /// A builder without records. `compression` is used if it makes the batch smaller.
+    #[must_use]
+    pub fn new(compression: Compression) -> BatchBuilder {
+        BatchBuilder {
+            compression,
+            buffer: Vec::new(),
+            records: 0,
+            base_timestamp_ms: 0,
+            max_timestamp_ms: 0,
+            record_bytes_max: 0,
+            keyed: false,
+        }
+    }
+
+    /// Appends a record. `headers` are names and values.
+    ///
+    /// # Errors
+    /// [`BatchError::TooLarge`] if the batch would grow beyond [`BATCH_BYTES_MAX`] before compression, and
+    /// [`BatchError::TooManyRecords`]; nothing is appended then.
+    pub fn push(
+        &mut self,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[(&[u8], Option<&[u8]>)],
+        timestamp_ms: i64,
+    ) -> Result<(), BatchError> {
+        self.append(key, value, headers.iter().copied(), timestamp_ms)
+    }
+
+    /// [`BatchBuilder::push`] for headers that own their bytes.
+    ///
+    /// # Errors
+    /// As for [`BatchBuilder::push`].
+    pub fn push_owned(
+        &mut self,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[(Bytes, Option<Bytes>)],
+        timestamp_ms: i64,
+    ) -> Result<(), BatchError> {
+        let headers = headers.iter().map(|(name, value)| (name.as_ref(), value.as_deref()));
+        self.append(key, value, headers, timestamp_ms)
+    }
+
+    /// Number of records.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.records as usize
+    }
+
+    /// Whether there is no record yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records == 0
+    }
+
+    /// Encoded size so far, header included, before compression.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.buffer.len().max(BATCH_HEADER_BYTES)
+    }
+
+    /// Size of the largest record: key, value, header names and header values.
+    #[must_use]
+    pub fn record_bytes_max(&self) -> u32 {
+        self.record_bytes_max
+    }
+
+    /// Whether any record has a key.
+    #[must_use]
+    pub fn keyed(&self) -> bool {
+        self.keyed
+    }
+
+    /// The encoded batch, with base offset 0 and no leader epoch; a broker patches both.
+    ///
+    /// # Panics
+    /// If there is no record, or a number of `producer` is beyond what it documents.
+    #[must_use]
+    pub fn build(self, producer: Option<ProducerStamp>) -> Bytes {
+        assert!(self.records > 0, "a batch holds at least one record");
+        let packed =
+            compress::compress(self.compression, &self.buffer[BATCH_HEADER_BYTES..], BATCH_HEADER_BYTES);
+        let (compression, mut batch) = match packed {
+            Some(mut batch) => {
+                // A queue of finished batches should hold what they take, not what they could have taken.
+                batch.shrink_to_fit();
+                (self.compression, batch)
+            }
+            None => (Compression::None, self.buffer),
+        };
+        let (producer_id, epoch, sequence) = match producer {
+            None => (-1, -1, -1),
+            Some(stamp) => (
+                i64::try_from(stamp.producer.0).expect("a producer id is at most i64::MAX"),
+                i16::try_from(stamp.epoch).expect("a producer epoch is at most i16::MAX"),
+                i32::try_from(stamp.sequence.0).expect("a sequence is at most i32::MAX"),
+            ),
+        };
+        let length = (batch.len() - LENGTH_END) as u32; // at most BATCH_BYTES_MAX
+        batch[8..12].copy_from_slice(&length.to_be_bytes());
+        batch[12..16].copy_from_slice(&LEADER_EPOCH_NONE.to_be_bytes());
+        batch[16] = 2;
+        batch[21..23].copy_from_slice(&compression.code().to_be_bytes());
+        batch[23..27].copy_from_slice(&(self.records - 1).to_be_bytes());
+        batch[27..35].copy_from_slice(&self.base_timestamp_ms.to_be_bytes());
+        batch[35..43].copy_from_slice(&self.max_timestamp_ms.to_be_bytes());
+        batch[43..51].copy_from_slice(&producer_id.to_be_bytes());
+        batch[51..53].copy_from_slice(&epoch.to_be_bytes());
+        batch[53..57].copy_from_slice(&sequence.to_be_bytes());
+        batch[57..61].copy_from_slice(&self.records.to_be_bytes());
+        let checksum = crc32c::crc32c(&batch[CHECKED_FROM..]);
+        batch[17..21].copy_from_slice(&checksum.to_be_bytes());
+        Bytes::from(batch)
+    }
+
+    fn append<'a>(
+        &mut self,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: impl ExactSizeIterator<Item = (&'a [u8], Option<&'a [u8]>)> + Clone,
+        timestamp_ms: i64,
+    ) -> Result<(), BatchError> {
+        // As in Kafka the delta wraps, so that any pair of timestamps reads back as written.
+        let base_timestamp_ms = if self.records == 0 { timestamp_ms } else { self.base_timestamp_ms };
+        let timestamp_delta = timestamp_ms.wrapping_sub(base_timestamp_ms);
+        let offset_delta = i64::from(self.records);
+        let header_count = headers.len() as i64;
+        let mut payload = payload_bytes(key) + payload_bytes(value);
+        let mut length = 1 + varint_bytes(timestamp_delta) + varint_bytes(offset_delta);
+        length += field_bytes(key) + field_bytes(value) + varint_bytes(header_count);
+        for (name, value) in headers.clone() {
+            payload += name.len() + payload_bytes(value);
+            length += field_bytes(Some(name)) + field_bytes(value);
+        }
+        let bytes = self.bytes() + varint_bytes(length as i64) + length;
+        if bytes > BATCH_BYTES_MAX {
+            return Err(BatchError::TooLarge { bytes, max: BATCH_BYTES_MAX });
+        }
+        if self.records == BATCH_RECORDS_MAX {
+            return Err(BatchError::TooManyRecords { records: self.records + 1, max: BATCH_RECORDS_MAX });
+        }
+
+        let out = &mut self.buffer;
+        if out.is_empty() {
+            out.resize(BATCH_HEADER_BYTES, 0);
+        }
+        put_varint(out, length as i64);
+        out.push(0);
+        put_varint(out, timestamp_delta);
+        put_varint(out, offset_delta);
+        put_field(out, key);
+        put_field(out, value);
+        put_varint(out, header_count);
+        for (name, value) in headers {
+            put_field(out, Some(name));
+            put_field(out, value);
+        }
+        assert_eq!(out.len(), bytes, "a record takes the bytes that it was counted with");
+
+        self.max_timestamp_ms =
+            if self.records == 0 { timestamp_ms } else { self.max_timestamp_ms.max(timestamp_ms) };
+        self.base_timestamp_ms = base_timestamp_ms;
+        self.records += 1;
+        self.record_bytes_max = self.record_bytes_max.max(payload as u32); // at most BATCH_BYTES_MAX
+        self.keyed |= key.is_some();
+        Ok(())
+    }
+}
+
+fn payload_bytes(field: Option<&[u8]>) -> usize {
+    field.map_or(0, <[u8]>::len)
+}
+
+fn field_bytes(field: Option<&[u8]>) -> usize {
+    field.map_or(1, |field| varint_bytes(field.len() as i64) + field.len())
+}
+
+fn put_field(out: &mut Vec<u8>, field: Option<&[u8]>) {
+    match field {
+        None => put_varint(out, -1),
+        Some(field) => {
+            put_varint(out, field.len() as i64);
+            out.extend_from_slice(field);
+        }
+    }
+}

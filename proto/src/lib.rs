@@ -1,0 +1,26 @@
+//! Floor 0 of DureMQ: the numbers, the record batch, the frame and the messages that everything above shares.
+//! No I/O here.
+
+mod batch;
+mod entry;
+mod frame;
+mod ids;
+mod murmur;
+
+pub use batch::*;
+pub use entry::*;
+pub use frame::*;
+pub use ids::*;
+pub use murmur::*;
+
+/// The native protocol's messages, generated from `native.proto`.
+#[allow(missing_docs, clippy::all)]
+pub mod wire {
+    include!(concat!(env!("OUT_DIR"), "/dure.v1.rs"));
+}
+
+/// What the journal and the checkpoints hold beside record batches, generated from `journal.proto`.
+#[allow(missing_docs, clippy::all)]
+pub mod journal {
+    include!(concat!(env!("OUT_DIR"), "/dure.journal.v1.rs"));
+}
