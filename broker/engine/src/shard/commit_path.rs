@@ -61,8 +61,11 @@ pub(crate) struct CommitPathConfig {
 
 pub(crate) struct CommitPath {
     config: CommitPathConfig,
+    /// The open commit, and what happens with it.
     builder: CommitBuilder,
     steps: Vec<Step>,
+    /// Full ones that no flight was free for, in order, before the open one.
+    waiting: VecDeque<(CommitBuilder, Vec<Step>)>,
     /// In the order of their numbers, contiguous, the last one being `last_seq`.
     in_flight: VecDeque<InFlight>,
     pieces: Pieces,
@@ -88,6 +91,7 @@ impl CommitPath {
             config,
             builder: CommitBuilder::reuse(Vec::new()),
             steps: Vec::new(),
+            waiting: VecDeque::new(),
             in_flight: VecDeque::new(),
             last_piece: pieces.current_number(),
             pieces,
@@ -120,13 +124,27 @@ impl CommitPath {
         self.steps.push(step);
     }
 
+    /// Nothing more should be taken up before a commit was sent.
     pub(crate) fn is_full(&self) -> bool {
-        self.builder.is_full()
+        self.builder.is_full() || !self.waiting.is_empty()
+    }
+
+    /// What comes next belongs together and gets a commit with room in it. Whatever cannot wait for
+    /// [`CommitPath::is_full`] to change calls this before each thing that must not be torn apart.
+    pub(crate) fn make_room(&mut self) {
+        if self.builder.is_full() {
+            let builder = std::mem::replace(&mut self.builder, CommitBuilder::reuse(Vec::new()));
+            self.waiting.push_back((builder, std::mem::take(&mut self.steps)));
+        }
+    }
+
+    fn nothing_open(&self) -> bool {
+        self.builder.is_empty() && self.waiting.is_empty()
     }
 
     /// Nothing is open and nothing in flight.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.in_flight.is_empty() && self.builder.is_empty() && self.steps.is_empty()
+        self.in_flight.is_empty() && self.nothing_open() && self.steps.is_empty()
     }
 
     /// The lower half of the epoch, as entries carry it.
@@ -145,7 +163,7 @@ impl CommitPath {
 
     /// Steps that wait for no entry of their own happen with the last commit; with none in flight, at once.
     pub(crate) fn take_idle_steps(&mut self) -> Vec<Step> {
-        match self.builder.is_empty() && self.in_flight.is_empty() {
+        match self.nothing_open() && self.in_flight.is_empty() {
             true => std::mem::take(&mut self.steps),
             false => Vec::new(),
         }
@@ -154,17 +172,20 @@ impl CommitPath {
     /// Closes the open commit and sends it out, if there is anything in it (or `stamp`), a flight is free and a
     /// piece has room.
     pub(crate) fn send(&mut self, stamp: bool) -> Option<DiskJob> {
-        let wanted = !self.builder.is_empty() || stamp;
+        let wanted = !self.nothing_open() || stamp;
         if !wanted || self.in_flight.len() >= self.config.flights_max {
             return None;
         }
-        let bytes = self.builder.padded_bytes() as u64;
+        let next = self.waiting.front().map_or(&self.builder, |(builder, _)| builder);
+        let bytes = next.padded_bytes() as u64;
         let piece = self.pieces.number_for(bytes)?;
         let seq = CommitSeq(self.last_seq.0 + 1);
         let slot = self.pieces.take(bytes, seq);
-        let buffer = self.buffers.pop().unwrap_or_default();
-        self.unstamped = !self.builder.is_empty();
-        let builder = std::mem::replace(&mut self.builder, CommitBuilder::reuse(buffer));
+        let (builder, steps) = self.waiting.pop_front().unwrap_or_else(|| {
+            let empty = CommitBuilder::reuse(self.buffers.pop().unwrap_or_default());
+            (std::mem::replace(&mut self.builder, empty), std::mem::take(&mut self.steps))
+        });
+        self.unstamped = !builder.is_empty();
         let (bytes, checksum) = builder.finish(&CommitStamp {
             salt: self.config.salt,
             shard: self.config.shard,
@@ -178,16 +199,20 @@ impl CommitPath {
         (self.last_seq, self.last_checksum, self.last_piece) = (seq, checksum, piece);
         self.bytes_since_checkpoint += bytes.len() as u64;
         let bytes = Arc::new(bytes);
-        let steps = std::mem::take(&mut self.steps);
         let commit = DurableCommit { steps, bytes: bytes.clone(), checkpoint: None };
         self.in_flight.push_back(InFlight { seq, written: false, commit });
         Some(DiskJob(Job::WriteCommit { seq, file: slot.file, position: slot.position, bytes }))
     }
 
+    /// Everything decided was sent, and the last of it is not durable yet.
+    pub(crate) fn can_attach_checkpoint(&self) -> bool {
+        self.nothing_open() && !self.in_flight.is_empty()
+    }
+
     /// The state as it is now is the state after the last commit sent: attaches it, to become a checkpoint when that
-    /// is durable. Call only while nothing is open.
+    /// is durable. Call only where [`CommitPath::can_attach_checkpoint`].
     pub(crate) fn attach_checkpoint(&mut self, mut checkpoint: Checkpoint) {
-        assert!(self.builder.is_empty(), "a checkpoint between commits");
+        assert!(self.can_attach_checkpoint(), "a checkpoint between commits");
         checkpoint.seq = self.last_seq.0;
         checkpoint.checksum = self.last_checksum;
         checkpoint.piece = self.last_piece;
@@ -222,7 +247,8 @@ impl CommitPath {
     /// Everything that waits and never happens now, because the journal failed.
     pub(crate) fn abandon(&mut self) -> Vec<Step> {
         let in_flight = self.in_flight.drain(..).flat_map(|commit| commit.commit.steps);
-        let steps = in_flight.chain(self.steps.drain(..)).collect();
+        let waiting = self.waiting.drain(..).flat_map(|(_, steps)| steps);
+        let steps = in_flight.chain(waiting).chain(self.steps.drain(..)).collect();
         self.builder = CommitBuilder::reuse(Vec::new());
         steps
     }

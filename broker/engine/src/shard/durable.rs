@@ -32,7 +32,7 @@ impl Shard {
         while let Some(job) = self.commit_path.send(stamp && self.commit_path.is_quiet()) {
             self.stamp_at_ms = None;
             self.effects.push(Effect::Job(job));
-            if self.checkpoint_due() {
+            if self.checkpoint_due() && self.commit_path.can_attach_checkpoint() {
                 self.checkpoint.running = true;
                 self.checkpoint.wanted = false;
                 self.commit_path.attach_checkpoint(self.state.snapshot(now));

@@ -160,6 +160,7 @@ impl Shard {
         let topic = self.state.catalogue.find(topic)?.clone();
         let id = self.group_named(group)?.id;
         for partition in topic.all_partitions() {
+            self.commit_path.make_room();
             let layout = &self.state.logs[&partition].layout;
             let high_watermark = self.writers.get(&partition).map_or(Offset::ZERO, |w| w.high_watermark());
             let offset = match to {

@@ -138,6 +138,7 @@ impl Shard {
             by_partition.entry(partition).or_default().push((offset, token));
         }
         for (partition, leases) in by_partition {
+            self.commit_path.make_room();
             let partition = TopicPartition { topic, partition };
             let Some(table) = self.state.table(group, partition) else { continue };
             let mut events = Vec::new();
@@ -210,6 +211,7 @@ impl Shard {
             let partitions = self.state.queue_topic(key.0, key.1).map_or(0, |topic| topic.tables.len());
             for partition in (0..partitions).map(|p| PartitionId(p as u32)) {
                 let jitter = self.jitter();
+                self.commit_path.make_room();
                 let partition = TopicPartition { topic: key.1, partition };
                 let Some(table) = self.state.table(key.0, partition) else { continue };
                 let mut events = Vec::new();

@@ -132,6 +132,7 @@ impl Shard {
         if self.stopped.is_some() {
             return;
         }
+        self.commit_path.make_room();
         let message = (letter.group, letter.source, letter.offset);
         let log = self.state.catalogue.dead_letter_log(letter.group, letter.source.topic).map(|info| info.id);
         let dies =
@@ -250,6 +251,7 @@ impl Shard {
         let group = self.queue_group_id(group)?;
         let mut count = 0;
         for partition in topic.all_partitions() {
+            self.commit_path.make_room();
             let Some(table) = self.state.table(group, partition) else { continue };
             let mut events = Vec::new();
             count += act(table, count_max - count, &mut events);

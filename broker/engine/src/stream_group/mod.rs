@@ -13,15 +13,15 @@
 //!   has seen every revocation that was decided before.
 //! - An answered heartbeat entitles a client to what it owns for its session time, counted from when it
 //!   *sent* the heartbeat. When that is over it stops reading and joins again.
-//! - Between a join and its answer a client passes over assignments and answers to heartbeats: they are meant
-//!   for whoever it was before. So is everything after it left.
 //! - A revocation ends that for its partitions: heartbeats answered later do not prolong them. The group
 //!   waits a whole session time from the revocation before it takes them by force.
+//! - Between a join and its answer a client passes over assignments and answers to heartbeats: they are meant
+//!   for whoever it was before. After it left, it passes over everything.
 //!
 //! Members, targets and generations are volatile: after a restart of the broker everybody joins again, and the
 //! epoch in a generation's upper half makes the old ones older. A member that has not noticed the restart can
-//! go on reading beside the new owner until its session ends, but not commit. Committed offsets are durable: `handle_*`
-//! decides, [`StreamGroup::apply`] changes, and replay calls the same.
+//! go on reading beside the new owner until its session ends, but not commit. Committed offsets are durable:
+//! `handle_*` decides, [`StreamGroup::apply`] changes, and replay calls the same.
 
 mod assign;
 mod check;
