@@ -1,0 +1,26 @@
+//! What every listener shares.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::config::ServeOptions;
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::records::RecordReader;
+use crate::runtime::Shards;
+
+/// The running broker, as listeners see it.
+pub(crate) struct Broker {
+    pub(crate) options: ServeOptions,
+    pub(crate) shards: Shards,
+    pub(crate) records: Arc<RecordReader>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) health: Health,
+    /// Bytes of requests that the shards have not answered.
+    pub(crate) inflight: Arc<Semaphore>,
+    /// Bytes of large frames that are still being received.
+    pub(crate) assembling: Arc<Semaphore>,
+    /// The newest epoch among the shards.
+    pub(crate) epoch: u64,
+}

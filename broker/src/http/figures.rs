@@ -1,0 +1,151 @@
+//! What is asked for when somebody looks: figures of topics, groups and the disk, as Prometheus' text. Bounded in rows,
+//! and groups are asked at most every few seconds, so that a scraper cannot keep the shard busy.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dure_engine::{Disk, RealDisk, Request, Response};
+use dure_proto::{ShardId, wire};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+
+use crate::broker::Broker;
+
+const PARTITIONS_SHOWN_MAX: usize = 10_000;
+const GROUPS_SHOWN_MAX: usize = 200;
+const GROUPS_REFRESH: Duration = Duration::from_secs(5);
+const GROUPS_TIMEOUT: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+pub(super) struct Figures {
+    groups: Mutex<Option<(Instant, Arc<Vec<GroupFigures>>)>>,
+}
+
+struct GroupFigures {
+    name: String,
+    /// Sums over its partitions.
+    ready: u64,
+    leased: u64,
+    delayed: u64,
+    dead: u64,
+    lag: u64,
+    oldest_age_ms: u64,
+}
+
+impl Figures {
+    pub(super) async fn append(&self, broker: &Arc<Broker>, text: &mut String) {
+        append_logs(broker, text);
+        append_groups(&self.groups(broker).await, text);
+        append_disk(broker, text).await;
+    }
+
+    async fn groups(&self, broker: &Arc<Broker>) -> Arc<Vec<GroupFigures>> {
+        let mut last = self.groups.lock().await;
+        if let Some((at, figures)) = &*last
+            && at.elapsed() < GROUPS_REFRESH
+        {
+            return figures.clone();
+        }
+        let figures = timeout(GROUPS_TIMEOUT, ask_groups(broker)).await.unwrap_or_default();
+        let figures = Arc::new(figures);
+        *last = Some((Instant::now(), figures.clone()));
+        figures
+    }
+}
+
+async fn ask_groups(broker: &Broker) -> Vec<GroupFigures> {
+    let Ok(Response::Groups(groups)) = broker.shards.call(Request::ListGroups).await else {
+        return Vec::new();
+    };
+    let mut figures = Vec::new();
+    for group in groups.into_iter().take(GROUPS_SHOWN_MAX) {
+        let describe = Request::DescribeGroup(wire::DescribeGroup { name: group.name });
+        if let Ok(Response::Groups(groups)) = broker.shards.call(describe).await {
+            figures.extend(groups.into_iter().map(figures_of));
+        }
+    }
+    figures
+}
+
+fn figures_of(group: wire::GroupDescription) -> GroupFigures {
+    let sum = |field: fn(&wire::GroupPartition) -> u64| group.partitions.iter().map(field).sum();
+    GroupFigures {
+        ready: sum(|p| p.ready),
+        leased: sum(|p| p.leased),
+        delayed: sum(|p| p.delayed),
+        dead: sum(|p| p.dead),
+        lag: sum(|p| p.lag),
+        oldest_age_ms: group.partitions.iter().map(|p| p.oldest_age_ms).max().unwrap_or(0),
+        name: group.name,
+    }
+}
+
+fn append_logs(broker: &Broker, text: &mut String) {
+    let mut rows = Vec::new();
+    for shard in broker.shards.iter() {
+        for (partition, view) in shard.logs().all().iter().take(PARTITIONS_SHOWN_MAX - rows.len()) {
+            let view = view.borrow();
+            let name = escaped(&broker.shards.topic_name(partition.topic));
+            let labels = format!("topic=\"{name}\",partition=\"{}\"", partition.partition);
+            rows.push((labels, view.high_watermark.0, view.log_start.0, view.bytes));
+        }
+    }
+    rows.sort();
+    family(text, "dure_high_watermark", "Offset behind the last durable message.", &rows, |row| {
+        (&row.0, row.1)
+    });
+    family(text, "dure_log_start_offset", "First offset that is still there.", &rows, |row| (&row.0, row.2));
+    family(text, "dure_log_bytes", "Bytes in the segments.", &rows, |row| (&row.0, row.3));
+}
+
+fn append_groups(groups: &[GroupFigures], text: &mut String) {
+    let rows: Vec<_> =
+        groups.iter().map(|group| (format!("group=\"{}\"", escaped(&group.name)), group)).collect();
+    let rows = &rows[..];
+    family(text, "dure_group_ready", "Messages ready to be leased.", rows, |row| (&row.0, row.1.ready));
+    family(text, "dure_group_leased", "Messages leased.", rows, |row| (&row.0, row.1.leased));
+    family(text, "dure_group_delayed", "Messages that wait.", rows, |row| (&row.0, row.1.delayed));
+    family(text, "dure_group_dead", "Dead letters.", rows, |row| (&row.0, row.1.dead));
+    family(text, "dure_group_lag", "Messages not settled or read.", rows, |row| (&row.0, row.1.lag));
+    family(text, "dure_group_oldest_age_ms", "Age of the oldest of them.", rows, |row| {
+        (&row.0, row.1.oldest_age_ms)
+    });
+}
+
+async fn append_disk(broker: &Arc<Broker>, text: &mut String) {
+    let (data, shards) =
+        (broker.options.data.clone(), broker.shards.iter().map(|s| s.id()).collect::<Vec<_>>());
+    let measured = tokio::task::spawn_blocking(move || {
+        let disk = RealDisk::open(&data).ok()?;
+        let available = disk.available_bytes().ok()?;
+        let journal = |shard: ShardId| disk.list(&format!("shard-{:04}/journal", shard.0)).ok();
+        let entries = shards.into_iter().filter_map(journal).flatten();
+        Some((entries.map(|entry| entry.bytes).sum::<u64>(), available))
+    });
+    if let Ok(Some((journal_bytes, available_bytes))) = measured.await {
+        let none = String::new();
+        let rows = [(none, journal_bytes, available_bytes)];
+        family(text, "dure_journal_bytes", "Bytes in journal pieces.", &rows, |row| (&row.0, row.1));
+        family(text, "dure_disk_available_bytes", "Bytes that can still be written.", &rows, |row| {
+            (&row.0, row.2)
+        });
+    }
+}
+
+fn family<R>(text: &mut String, name: &str, help: &str, rows: &[R], value: impl Fn(&R) -> (&String, u64)) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+    for row in rows {
+        let (labels, value) = value(row);
+        let _ = match labels.is_empty() {
+            true => writeln!(text, "{name} {value}"),
+            false => writeln!(text, "{name}{{{labels}}} {value}"),
+        };
+    }
+    text.push('\n');
+}
+
+/// As the text format wants label values.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}

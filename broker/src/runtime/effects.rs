@@ -1,0 +1,216 @@
+//! Carries out what a shard decided. Nothing here waits for anyone.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use dure_engine::{
+    ConnectionId, Deliver, DeliverTo, Effect, Request, RequestError, Response, SubscriptionId, TopicTable,
+};
+use dure_proto::ShardId;
+use dure_proto::wire::envelope::Body;
+use tokio::sync::{mpsc, watch};
+
+use super::disk_threads::Jobs;
+use super::pending::PendingTable;
+use super::registry::LogPublisher;
+use super::{AnswerTo, Delivery, DeliveryTarget, LetterRequest, Message, Outbox, OutgoingFrame, Pending};
+use crate::health::Health;
+
+pub(super) struct Effects {
+    shard: ShardId,
+    jobs: Jobs,
+    logs: LogPublisher,
+    topics: watch::Sender<Arc<TopicTable>>,
+    letters: mpsc::UnboundedSender<LetterRequest>,
+    health: Health,
+    connections: HashMap<ConnectionId, Attached>,
+    pending: PendingTable,
+}
+
+struct Attached {
+    outbox: Outbox,
+    /// Numbers of what goes with the connection, some of it answered meanwhile.
+    with_it: Vec<u64>,
+}
+
+/// From this many on, answered ones are forgotten before another is remembered.
+const WITH_IT_KEPT: usize = 64;
+
+impl Effects {
+    pub(super) fn new(
+        shard: ShardId,
+        jobs: Jobs,
+        logs: LogPublisher,
+        topics: watch::Sender<Arc<TopicTable>>,
+        letters: mpsc::UnboundedSender<LetterRequest>,
+        health: Health,
+    ) -> Effects {
+        let (connections, pending) = (HashMap::new(), PendingTable::default());
+        Effects { shard, jobs, logs, topics, letters, health, connections, pending }
+    }
+
+    /// Jobs and what readers see come first: the disk should not wait for anything else, and whoever is told that
+    /// something is there must find it.
+    pub(super) fn carry_out(&mut self, effects: Vec<Effect>) {
+        let mut told = Vec::with_capacity(effects.len());
+        for effect in effects {
+            match effect {
+                Effect::Job(job) => self.jobs.run(job),
+                Effect::Publish(view) => self.logs.publish(view),
+                Effect::Unpublish(partition) => self.logs.unpublish(partition),
+                Effect::TopicsChanged(topics) => _ = self.topics.send_replace(topics),
+                other => told.push(other),
+            }
+        }
+        self.logs.flush();
+        told.into_iter().for_each(|effect| self.tell(effect));
+    }
+
+    fn tell(&mut self, effect: Effect) {
+        match effect {
+            Effect::Reply { to, result } => self.reply(to.correlation, result),
+            Effect::Deliver(deliver) => self.deliver(deliver),
+            Effect::EndSubscription { connection, subscription, error } => {
+                self.forget_subscription(connection, subscription);
+                if let Some(attached) = self.connections.get(&connection) {
+                    attached.outbox.deliver(Delivery::Ended { subscription, error });
+                }
+            }
+            Effect::Assign { connection, assignment } => {
+                if let Some(attached) = self.connections.get(&connection) {
+                    attached.outbox.frame(OutgoingFrame::push(Body::Assignment(assignment)));
+                }
+            }
+            Effect::FetchLetter { group, source, offset, from, .. } => {
+                let _ = self.letters.send(LetterRequest { group, source, offset, from });
+            }
+            Effect::Stopped(why) => self.health.shard_stopped(self.shard.0, why),
+            Effect::Job(_) | Effect::Publish(_) | Effect::Unpublish(_) | Effect::TopicsChanged(_) => {
+                unreachable!("carried out before anyone is told")
+            }
+        }
+    }
+
+    pub(super) fn attach(&mut self, connection: ConnectionId, outbox: Outbox) {
+        self.connections.insert(connection, Attached { outbox, with_it: Vec::new() });
+    }
+
+    /// What waits for an answer that has an end is still answered, and keeps its room until then.
+    pub(super) fn detach(&mut self, connection: ConnectionId) {
+        let with_it = self.connections.remove(&connection).map(|attached| attached.with_it);
+        for key in with_it.unwrap_or_default() {
+            self.pending.take(key);
+        }
+    }
+
+    /// The number under which the engine is to answer.
+    pub(super) fn await_answer(&mut self, connection: ConnectionId, mut pending: Pending) -> u64 {
+        let goes_with_it = pending.goes_with_connection();
+        if pending.is_open_ended() {
+            pending.release_global();
+        }
+        if matches!(pending.to, AnswerTo::WorkQueue { .. }) {
+            pending.connection = None;
+        }
+        let key = self.pending.insert(connection, pending);
+        if let Some(attached) = self.connections.get_mut(&connection).filter(|_| goes_with_it) {
+            if attached.with_it.len() >= WITH_IT_KEPT {
+                attached.with_it.retain(|key| self.pending.get(*key).is_some());
+            }
+            attached.with_it.push(key);
+        }
+        key
+    }
+
+    /// A subscription that its client ends is answered no more.
+    pub(super) fn one_way(&mut self, connection: ConnectionId, request: &Request) {
+        if let Request::Unsubscribe { subscription } = request {
+            self.forget_subscription(connection, *subscription);
+        }
+    }
+
+    /// The shard is drained: what came too late is told so.
+    pub(super) fn refuse(&mut self, message: Message) {
+        match message {
+            Message::Attach { connection, outbox } => self.attach(connection, outbox),
+            Message::Detach(connection) => self.detach(connection),
+            Message::Request { connection, pending, .. } => {
+                let key = self.await_answer(connection, pending);
+                self.reply(key, Err(RequestError::ShuttingDown));
+            }
+            Message::OneWay { .. } | Message::Done(_) | Message::Letter(_) | Message::Shutdown => {}
+        }
+    }
+
+    /// What the shard took and never answered: nobody knows what became of it.
+    pub(super) fn refuse_the_rest(&mut self) {
+        let error = || RequestError::ShardStopped("the broker went down before this was answered".to_owned());
+        let rest: Vec<_> = self.pending.drain().collect();
+        for (connection, pending) in rest {
+            self.answer(connection, pending, Err(error()));
+        }
+    }
+
+    fn reply(&mut self, key: u64, result: Result<Response, RequestError>) {
+        if let Some((connection, pending)) = self.pending.take(key) {
+            self.answer(connection, pending, result);
+        }
+    }
+
+    fn answer(&self, connection: ConnectionId, pending: Pending, result: Result<Response, RequestError>) {
+        let Pending { to, connection: permit, .. } = pending;
+        let outbox = self.connections.get(&connection).map(|attached| &attached.outbox);
+        match to {
+            AnswerTo::Client { correlation }
+            | AnswerTo::Join { correlation }
+            | AnswerTo::Receive { correlation, .. } => {
+                if let Some(outbox) = outbox {
+                    outbox.answer(correlation, result, permit);
+                }
+            }
+            AnswerTo::WorkQueue { correlation, subscription } => match (outbox, result) {
+                (Some(outbox), Err(error)) if correlation == 0 => {
+                    outbox.deliver(Delivery::Ended { subscription, error });
+                }
+                (Some(outbox), result) => outbox.answer(correlation, result, permit),
+                (None, _) => {}
+            },
+            AnswerTo::Local(answer) => {
+                let _ = answer.send(result);
+            }
+            AnswerTo::Nobody => {}
+        }
+    }
+
+    fn deliver(&mut self, deliver: Deliver) {
+        let Deliver { connection, target, leases } = deliver;
+        let target = match target {
+            DeliverTo::Subscription(subscription) => DeliveryTarget::Subscription(subscription),
+            DeliverTo::Receive(key) => match self.pending.take(key) {
+                Some((
+                    _,
+                    Pending {
+                        to: AnswerTo::Receive { correlation, topic, group }, connection: permit, ..
+                    },
+                )) => DeliveryTarget::Receive { correlation, topic, group, permit },
+                // The connection went; the engine hears of it next and takes the leases back.
+                _ => return,
+            },
+        };
+        if let Some(attached) = self.connections.get(&connection) {
+            attached.outbox.deliver(Delivery::Leased { target, leases });
+        }
+    }
+
+    fn forget_subscription(&mut self, connection: ConnectionId, ended: SubscriptionId) {
+        let Some(attached) = self.connections.get_mut(&connection) else { return };
+        let is_it = |key: &u64| {
+            let to = self.pending.get(*key).map(|pending| &pending.to);
+            matches!(to, Some(AnswerTo::WorkQueue { subscription, .. }) if *subscription == ended)
+        };
+        if let Some(at) = attached.with_it.iter().position(is_it) {
+            let key = attached.with_it.swap_remove(at);
+            self.pending.take(key);
+        }
+    }
+}

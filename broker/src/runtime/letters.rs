@@ -1,0 +1,52 @@
+//! Records on their way to the dead-letter log: the shard says which, this reads them and sends them back.
+
+use std::sync::Arc;
+
+use dure_engine::{Letter, letter_batch};
+use dure_proto::{GroupId, Offset, TopicPartition};
+use tokio::sync::{Semaphore, mpsc};
+
+use super::Shards;
+use crate::records::RecordReader;
+
+/// Read side by side; the rest wait their turn.
+const LETTERS_AT_ONCE: usize = 16;
+
+/// See `Effect::FetchLetter`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LetterRequest {
+    pub(crate) group: GroupId,
+    pub(crate) source: TopicPartition,
+    pub(crate) offset: Offset,
+    pub(crate) from: (TopicPartition, Offset),
+}
+
+/// Runs until the shard that asks is gone.
+pub(crate) async fn fetch_letters(
+    mut requests: mpsc::UnboundedReceiver<LetterRequest>,
+    shards: Shards,
+    records: Arc<RecordReader>,
+) {
+    let permits = Arc::new(Semaphore::new(LETTERS_AT_ONCE));
+    while let Some(request) = requests.recv().await {
+        let permit = permits.clone().acquire_owned().await.expect("never closed");
+        let (shards, records) = (shards.clone(), records.clone());
+        tokio::spawn(async move {
+            let letter = fetch(request, &records).await;
+            shards.of(request.source).letter(letter);
+            drop(permit);
+        });
+    }
+}
+
+async fn fetch(request: LetterRequest, records: &RecordReader) -> Letter {
+    let LetterRequest { group, source, offset, from } = request;
+    let batch = match records.read(from.0, from.1).await {
+        Ok(stored) => letter_batch(Ok(&stored.record)),
+        Err(error) => {
+            tracing::error!(%source, %offset, %error, "a dead letter's record cannot be read; its place is kept empty");
+            letter_batch(Err(&error.to_string()))
+        }
+    };
+    Letter { group, source, offset, batch }
+}

@@ -1,0 +1,98 @@
+//! How a shard reaches a connection. Both channels are unbounded and hold little: an answer holds the permit of its
+//! request, a delivery was covered by the client's credit, a push waits for room before it is queued.
+
+use bytes::Bytes;
+use dure_engine::{LeaseGrant, RequestError, Response, SubscriptionId};
+use dure_proto::wire;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+/// Both ways to a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Outbox {
+    /// To its writer.
+    pub(crate) answers: mpsc::UnboundedSender<Outgoing>,
+    /// To the task that reads the bytes of leased messages.
+    pub(crate) deliveries: mpsc::UnboundedSender<Delivery>,
+}
+
+/// What a connection's writer sends.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    /// A shard's answer, encoded by the writer.
+    Answer {
+        correlation: u64,
+        result: Result<Response, RequestError>,
+        /// Room on the connection, given back once it is written.
+        permit: Option<OwnedSemaphorePermit>,
+    },
+    /// A frame that is ready but for its encoding.
+    Frame(OutgoingFrame),
+}
+
+/// A frame to be written.
+#[derive(Debug)]
+pub(crate) struct OutgoingFrame {
+    pub(crate) envelope: wire::Envelope,
+    /// In order; not copied unless small.
+    pub(crate) attachment: Vec<Bytes>,
+    /// Room on the connection, given back once it is written.
+    pub(crate) permit: Option<OwnedSemaphorePermit>,
+}
+
+/// What happens to a queue subscription or a receive, in order.
+#[derive(Debug)]
+pub(crate) enum Delivery {
+    /// The client asked for it; said before the shard hears of it.
+    Subscribed { subscription: SubscriptionId, topic: String, group: String },
+    /// Messages were leased.
+    Leased { target: DeliveryTarget, leases: Vec<LeaseGrant> },
+    /// Nothing follows.
+    Ended { subscription: SubscriptionId, error: RequestError },
+}
+
+/// Whom leased messages are for.
+#[derive(Debug)]
+pub(crate) enum DeliveryTarget {
+    /// A subscription.
+    Subscription(SubscriptionId),
+    /// The answer to a receive.
+    Receive { correlation: u64, topic: String, group: String, permit: Option<OwnedSemaphorePermit> },
+}
+
+impl Outbox {
+    /// An answer; a connection that is gone needs none, and correlation 0 asked for none.
+    pub(crate) fn answer(
+        &self,
+        correlation: u64,
+        result: Result<Response, RequestError>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) {
+        if correlation != 0 {
+            let _ = self.answers.send(Outgoing::Answer { correlation, result, permit });
+        }
+    }
+
+    pub(crate) fn frame(&self, frame: OutgoingFrame) {
+        let _ = self.answers.send(Outgoing::Frame(frame));
+    }
+
+    pub(crate) fn deliver(&self, delivery: Delivery) {
+        let _ = self.deliveries.send(delivery);
+    }
+}
+
+impl OutgoingFrame {
+    /// A push: no correlation, no attachment, and small enough to need no room.
+    pub(crate) fn push(body: wire::envelope::Body) -> OutgoingFrame {
+        OutgoingFrame::answer(0, body, None)
+    }
+
+    pub(crate) fn answer(
+        correlation: u64,
+        body: wire::envelope::Body,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> OutgoingFrame {
+        let envelope = wire::Envelope { correlation, body: Some(body) };
+        OutgoingFrame { envelope, attachment: Vec::new(), permit }
+    }
+}
