@@ -50,6 +50,15 @@ impl DiskJob {
         }
     }
 
+    /// For a commit: its number.
+    #[must_use]
+    pub fn commit_seq(&self) -> Option<CommitSeq> {
+        match &self.0 {
+            Job::WriteCommit { seq, .. } => Some(*seq),
+            _ => None,
+        }
+    }
+
     /// For a commit: its bytes on disk. For statistics.
     #[must_use]
     pub fn commit_bytes(&self) -> Option<usize> {

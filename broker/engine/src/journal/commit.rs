@@ -44,7 +44,7 @@ use prost::Message;
 pub(crate) const COMMIT_ALIGN: usize = 4096;
 /// Length of the header.
 pub(crate) const COMMIT_HEADER_BYTES: usize = 64;
-/// A commit takes nothing more once its body has reached this.
+/// A commit takes nothing more once it has grown to this, unless the shard is told otherwise.
 pub(crate) const COMMIT_BYTES_SOFT: usize = 4 << 20;
 /// Bound of a whole commit: the soft bound plus the largest single thing that may come on top.
 pub(crate) const COMMIT_BYTES_MAX: usize = COMMIT_BYTES_SOFT + dure_proto::BATCH_BYTES_MAX + (1 << 20);
@@ -170,8 +170,8 @@ impl CommitBuilder {
     }
 
     /// Whether it has taken as much as one commit should carry.
-    pub(crate) fn is_full(&self) -> bool {
-        self.bytes.len() >= COMMIT_BYTES_SOFT
+    pub(crate) fn is_full(&self, bytes_soft: usize) -> bool {
+        self.bytes.len() >= bytes_soft
     }
 
     /// Length on disk if it were closed now.

@@ -52,6 +52,10 @@ impl OpenPiece {
             Some(old) => disk.rename(old, &path)?,
             None => write_zeroes(disk, &path, bytes)?,
         }
+        // A crash may have left an old one half made, and the configured size may have been smaller.
+        if disk.open(&path, OpenMode::Read)?.len()? < bytes {
+            write_zeroes(disk, &path, bytes)?;
+        }
         disk.sync_dir(dir)?;
         let files = [disk.open(&path, OpenMode::ReadWrite)?, disk.open(&path, OpenMode::ReadWrite)?];
         Ok(OpenPiece { number, bytes: files[0].len()?, files, position: 0 })

@@ -56,6 +56,7 @@ pub(crate) struct CommitPathConfig {
     pub(crate) epoch: Epoch,
     pub(crate) journal_dir: String,
     pub(crate) piece_bytes: u64,
+    pub(crate) commit_bytes_soft: usize,
     pub(crate) flights_max: usize,
 }
 
@@ -126,13 +127,13 @@ impl CommitPath {
 
     /// Nothing more should be taken up before a commit was sent.
     pub(crate) fn is_full(&self) -> bool {
-        self.builder.is_full() || !self.waiting.is_empty()
+        self.builder.is_full(self.config.commit_bytes_soft) || !self.waiting.is_empty()
     }
 
     /// What comes next belongs together and gets a commit with room in it. Whatever cannot wait for
     /// [`CommitPath::is_full`] to change calls this before each thing that must not be torn apart.
     pub(crate) fn make_room(&mut self) {
-        if self.builder.is_full() {
+        if self.builder.is_full(self.config.commit_bytes_soft) {
             let builder = std::mem::replace(&mut self.builder, CommitBuilder::reuse(Vec::new()));
             self.waiting.push_back((builder, std::mem::take(&mut self.steps)));
         }
@@ -145,6 +146,10 @@ impl CommitPath {
     /// Nothing is open and nothing in flight.
     pub(crate) fn is_quiet(&self) -> bool {
         self.in_flight.is_empty() && self.nothing_open() && self.steps.is_empty()
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.config.epoch
     }
 
     /// The lower half of the epoch, as entries carry it.

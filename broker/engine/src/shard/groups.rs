@@ -57,6 +57,10 @@ impl Shard {
         let queue = (kind == wire::GroupKind::Queue).then(|| queue.unwrap_or_else(default_queue_settings));
         let created = GroupCreated { group: group.0, name: name.to_owned(), kind: kind as i32, queue };
         self.commit_event(now, event::Event::GroupCreated(created));
+        // Of a group that is recovered the opening of the shard does it.
+        if let Some(Group { kind: GroupKind::Stream(stream), .. }) = self.state.groups.get_mut(&group) {
+            stream.open(self.commit_path.epoch());
+        }
         Ok(group)
     }
 

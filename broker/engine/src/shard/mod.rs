@@ -24,6 +24,7 @@ use dure_proto::{GroupId, TopicId, TopicPartition};
 use crate::disk::DiskRef;
 use crate::effect::{Effect, Input};
 use crate::job::Done;
+use crate::journal::{COMMIT_BYTES_MAX, COMMIT_BYTES_SOFT};
 use crate::log::LogWriter;
 use crate::queue_group::{Jitter, TokenSource};
 use crate::request::{ReplyTo, Request, RequestError, Response};
@@ -55,6 +56,14 @@ pub struct ShardConfig {
     pub salt: u64,
     /// Seed of what is random: jitter of backoffs.
     pub seed: u64,
+    /// A commit takes nothing more once it has grown to this many bytes. A simulation sets less than the default, so
+    /// that commits and pieces are many and cheap.
+    #[doc(hidden)]
+    pub commit_bytes_soft: usize,
+    /// Bound of a whole commit, which a journal piece has to hold: the soft bound plus the largest single thing that
+    /// may come on top. Whoever sets less than the default sends no larger batches than that leaves room for.
+    #[doc(hidden)]
+    pub commit_bytes_max: usize,
 }
 
 impl Default for ShardConfig {
@@ -67,6 +76,8 @@ impl Default for ShardConfig {
             housekeeping_ms: 1_000,
             salt: 0,
             seed: 0,
+            commit_bytes_soft: COMMIT_BYTES_SOFT,
+            commit_bytes_max: COMMIT_BYTES_MAX,
         }
     }
 }
@@ -134,6 +145,8 @@ impl Shard {
         if self.stopped.is_some() {
             return;
         }
+        // Heartbeats and acks that have arrived count before a session or a lease is called over.
+        self.take_requests(now);
         self.handle_timeouts(now);
         loop {
             self.take_requests(now);
@@ -158,7 +171,10 @@ impl Shard {
         if self.stopped.is_some() {
             return None;
         }
+        // What has to wait for a commit is woken by its end.
+        let queues_wait = self.queues.is_touched() && !self.commit_path.is_full();
         let timers = [
+            queues_wait.then_some(0),
             Some(self.housekeeping_at_ms),
             self.stamp_at_ms,
             self.queues.poll_timeout(),

@@ -26,7 +26,7 @@ use crate::log::{LogLayout, LogWriter, log_dir, segment_path};
 use crate::queue_group::TokenSource;
 use crate::time::Now;
 
-/// Smallest journal piece: the largest commit fits.
+/// Smallest journal piece with the default bounds of a commit: the largest one fits.
 pub const JOURNAL_PIECE_BYTES_MIN: u64 = 16 << 20;
 const _: () = assert!(COMMIT_BYTES_MAX as u64 <= JOURNAL_PIECE_BYTES_MIN);
 
@@ -35,6 +35,8 @@ const _: () = assert!(COMMIT_BYTES_MAX as u64 <= JOURNAL_PIECE_BYTES_MIN);
 pub struct RecoveryReport {
     /// The epoch that was opened.
     pub epoch: Epoch,
+    /// The last commit that was kept; that of the new epoch follows it.
+    pub last_commit: CommitSeq,
     /// Commits replayed behind the checkpoint.
     pub commits: u64,
     /// Their bytes.
@@ -87,12 +89,7 @@ impl Shard {
         config: ShardConfig,
         now: Now,
     ) -> Result<(Shard, RecoveryReport), OpenError> {
-        if config.journal_piece_bytes < JOURNAL_PIECE_BYTES_MIN || !(1..=2).contains(&config.flights_max) {
-            return Err(OpenError::Config(format!(
-                "journal pieces of {} bytes and {} flights: at least {JOURNAL_PIECE_BYTES_MIN} bytes and 1 or 2",
-                config.journal_piece_bytes, config.flights_max
-            )));
-        }
+        check_config(&config)?;
         let dir = shard_dir(shard);
         let journal_dir = format!("{dir}/journal");
         make_dirs(&disk, &dir)?;
@@ -126,11 +123,11 @@ impl Shard {
             disk.open(&piece_path(&journal_dir, *number), OpenMode::ReadWrite)?.sync()?;
         }
         let number = scanned.pieces.last().map_or(1, |(number, _)| number + 1);
-        let kept_from = before.unwrap_or_default();
-        // A piece that was not read holds only what the checkpoint before the last may need.
+        // Pieces up to the checkpoint's own are needed should it be damaged: until there is another one, they are all
+        // that the one before it, or nothing, can be replayed with.
         let needed = |(number, last): &(u64, Option<CommitSeq>)| match last {
             Some(last) => Some((*number, *last)),
-            None => (*number < from.piece && kept_from > CommitSeq(0)).then_some((*number, from.seq)),
+            None => (*number <= from.piece).then_some((*number, from.seq)),
         };
         let full: Vec<(u64, CommitSeq)> = scanned.pieces.iter().filter_map(needed).collect();
         let free = scanned.pieces.iter().map(|(number, _)| *number);
@@ -142,12 +139,14 @@ impl Shard {
             epoch,
             journal_dir: journal_dir.clone(),
             piece_bytes: config.journal_piece_bytes,
+            commit_bytes_soft: config.commit_bytes_soft,
             flights_max: config.flights_max,
         };
         let commit_path = open_epoch(&disk, path_config, number, full, free, last_seq, last_checksum, now)?;
 
         let report = RecoveryReport {
             epoch,
+            last_commit: last_seq,
             commits: scanned.commits.len() as u64,
             bytes: scanned.commits.iter().map(|commit| commit.body.len() as u64).sum(),
             findings,
@@ -230,6 +229,26 @@ impl Shard {
             }
         }
     }
+}
+
+fn check_config(config: &ShardConfig) -> Result<(), OpenError> {
+    let ShardConfig { journal_piece_bytes, flights_max, commit_bytes_soft, commit_bytes_max, .. } = *config;
+    let piece_bytes_min = match commit_bytes_max {
+        COMMIT_BYTES_MAX => JOURNAL_PIECE_BYTES_MIN,
+        smaller => smaller as u64,
+    };
+    if journal_piece_bytes < piece_bytes_min || !(1..=2).contains(&flights_max) {
+        return Err(OpenError::Config(format!(
+            "journal pieces of {journal_piece_bytes} bytes and {flights_max} flights: at least {piece_bytes_min} bytes \
+             and 1 or 2"
+        )));
+    }
+    if commit_bytes_soft > commit_bytes_max || commit_bytes_max > COMMIT_BYTES_MAX {
+        return Err(OpenError::Config(format!(
+            "commits of {commit_bytes_soft} to {commit_bytes_max} bytes: at most {COMMIT_BYTES_MAX}"
+        )));
+    }
+    Ok(())
 }
 
 /// The directories of a shard, with their names durable.

@@ -21,7 +21,7 @@ const RECEIVE_COUNT_MAX: u32 = 10_000;
 const RECEIVE_WAIT_MS_MAX: u64 = 3_600_000;
 /// The list of a subscription's leases is cleared of settled ones when it has grown to this.
 const HELD_PRUNE_MIN: usize = 1024;
-/// Records fetched for the dead letters at a time, per queue and turn.
+/// Records fetched for the dead letters at a time, per partition and turn; each that is buried brings the next turn.
 const LETTERS_PER_TURN: usize = 64;
 
 /// What the shard keeps of queue groups beside their state: of this run of the broker only.
@@ -48,10 +48,11 @@ impl QueueSide {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<u64> {
-        match self.touched.is_empty() {
-            true => self.timers.first().map(|(at, _)| *at),
-            false => Some(0),
-        }
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    pub(super) fn is_touched(&self) -> bool {
+        !self.touched.is_empty()
     }
 
     fn set_timer(&mut self, key: QueueKey, at: Option<u64>) {
@@ -339,11 +340,9 @@ impl Shard {
             return;
         };
         let Some(topic) = self.state.queue_topic(key.0, key.1) else { return };
-        let mut more = false;
         for (p, table) in topic.tables.iter_mut().enumerate() {
             let source = TopicPartition { topic: key.1, partition: PartitionId(p as u32) };
             let dying = table.take_dying(LETTERS_PER_TURN);
-            more |= dying.len() == LETTERS_PER_TURN;
             self.effects.extend(dying.into_iter().map(|dying| Effect::FetchLetter {
                 group: key.0,
                 source,
@@ -354,10 +353,6 @@ impl Shard {
                     None => (source, dying.offset),
                 },
             }));
-        }
-        if more {
-            // The next turn goes on; this one has others to serve.
-            self.queues.set_timer(key, Some(0));
         }
     }
 
