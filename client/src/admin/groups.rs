@@ -1,0 +1,377 @@
+//! Consumer groups.
+
+use std::fmt;
+use std::time::Duration;
+
+use dure_proto::wire::{self, envelope::Body, seek_group::Position};
+use serde::{Serialize, Serializer};
+
+use super::Admin;
+use crate::client::{Retries, unexpected};
+use crate::error::{Error, ErrorCode, Result, Retry};
+use crate::stream::Start;
+
+/// In which way a group reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GroupKind {
+    /// Partitions are divided among members, which commit offsets.
+    Stream,
+    /// Every message is leased and settled on its own.
+    Queue,
+}
+
+impl fmt::Display for GroupKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            GroupKind::Stream => "stream",
+            GroupKind::Queue => "queue",
+        })
+    }
+}
+
+/// In which order a queue group hands messages out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ordering {
+    /// Whichever is ready.
+    #[default]
+    None,
+    /// One of each key at a time, in order.
+    Key,
+}
+
+/// Settings of a queue group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct QueueSettings {
+    /// How long a lease runs unless a worker asks for another.
+    #[serde(rename = "lease_ms", serialize_with = "as_ms")]
+    pub lease: Duration,
+    /// After so many attempts a message goes to the dead letters.
+    #[serde(rename = "max_attempts")]
+    pub attempts_max: u32,
+    /// How long a message waits after its first failed attempt; twice as long after each one more.
+    #[serde(rename = "backoff_first_ms", serialize_with = "as_ms")]
+    pub backoff_first: Duration,
+    /// It never waits longer.
+    #[serde(rename = "backoff_max_ms", serialize_with = "as_ms")]
+    pub backoff_max: Duration,
+    /// In which order messages are handed out.
+    pub ordering: Ordering,
+    /// Dead letters are copied to this topic.
+    pub dead_letter_topic: Option<String>,
+    /// What is not settled is held against retention.
+    pub hold: bool,
+    /// A topic is worked from its end on, rather than from its start.
+    pub start_latest: bool,
+}
+
+impl Default for QueueSettings {
+    fn default() -> Self {
+        QueueSettings {
+            lease: Duration::from_secs(30),
+            attempts_max: 5,
+            backoff_first: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(300),
+            ordering: Ordering::None,
+            dead_letter_topic: None,
+            hold: true,
+            start_latest: false,
+        }
+    }
+}
+
+fn as_ms<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(super::topics::ms(*duration))
+}
+
+/// What a group is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GroupState {
+    /// It has no members.
+    Empty,
+    /// Every member has what it should.
+    Stable,
+    /// Partitions are on their way from one member to another.
+    Rebalancing,
+}
+
+impl fmt::Display for GroupState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            GroupState::Empty => "empty",
+            GroupState::Stable => "stable",
+            GroupState::Rebalancing => "rebalancing",
+        })
+    }
+}
+
+/// A group as the broker has it. Totals are the sums of the rows, the age is their largest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GroupDescription {
+    /// Its name.
+    pub group: String,
+    /// In which way it reads.
+    pub kind: GroupKind,
+    /// What it is doing.
+    pub state: GroupState,
+    /// Who takes part.
+    pub members: Vec<MemberDescription>,
+    /// How far it is.
+    pub partitions: Vec<GroupPartition>,
+    /// Messages not read yet, or not settled yet.
+    pub lag: u64,
+    /// Messages that can be leased.
+    pub ready: u64,
+    /// Messages that are leased.
+    pub leased: u64,
+    /// Messages that wait after a release or for backoff.
+    pub delayed: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// Age of the oldest message that is not read or settled yet; 0 if there is none.
+    pub oldest_age_ms: u64,
+    /// Messages that came in since the broker started.
+    pub arrived: u64,
+    /// Messages that were settled since the broker started.
+    pub serviced: u64,
+    /// Settings of a queue group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub settings: Option<QueueSettings>,
+}
+
+/// A member of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MemberDescription {
+    /// Given out by the broker.
+    pub id: String,
+    /// What the client calls itself.
+    pub client: String,
+    /// What it reads.
+    pub partitions: Vec<TopicPartitionName>,
+}
+
+/// A partition by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TopicPartitionName {
+    /// The topic.
+    pub topic: String,
+    /// The partition within it.
+    pub partition: u32,
+}
+
+/// How far a group is in one partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GroupPartition {
+    /// The topic.
+    pub topic: String,
+    /// The partition within it.
+    pub partition: u32,
+    /// The next offset to read, if one was committed; for a queue group: everything below is settled.
+    pub committed: Option<u64>,
+    /// The offset behind the last readable message.
+    pub high_watermark: u64,
+    /// Messages not read yet, or not settled yet.
+    pub lag: u64,
+    /// Messages that can be leased.
+    pub ready: u64,
+    /// Messages that are leased.
+    pub leased: u64,
+    /// Messages that wait after a release or for backoff.
+    pub delayed: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// Age of the oldest message that is not read or settled yet; 0 if there is none.
+    pub oldest_age_ms: u64,
+    /// Messages that came in since the broker started.
+    pub arrived: u64,
+    /// Messages that were settled since the broker started.
+    pub serviced: u64,
+}
+
+impl GroupDescription {
+    fn from_wire(group: wire::GroupDescription) -> Result<GroupDescription> {
+        let kind = match group.kind() {
+            wire::GroupKind::Stream => GroupKind::Stream,
+            wire::GroupKind::Queue => GroupKind::Queue,
+        };
+        let state = match group.state.as_str() {
+            "empty" => GroupState::Empty,
+            "stable" => GroupState::Stable,
+            "rebalancing" => GroupState::Rebalancing,
+            other => return Err(Error::protocol(format!("a group is in the unknown state `{other}`"))),
+        };
+        let partitions: Vec<_> = group.partitions.into_iter().map(GroupPartition::from_wire).collect();
+        let sum = |figure: fn(&GroupPartition) -> u64| partitions.iter().map(figure).sum();
+        Ok(GroupDescription {
+            group: group.name,
+            kind,
+            state,
+            members: group.members.into_iter().map(MemberDescription::from_wire).collect(),
+            lag: sum(|p| p.lag),
+            ready: sum(|p| p.ready),
+            leased: sum(|p| p.leased),
+            delayed: sum(|p| p.delayed),
+            dead: sum(|p| p.dead),
+            oldest_age_ms: partitions.iter().map(|p| p.oldest_age_ms).max().unwrap_or(0),
+            arrived: sum(|p| p.arrived),
+            serviced: sum(|p| p.serviced),
+            settings: group.queue.filter(|_| kind == GroupKind::Queue).map(QueueSettings::from_wire),
+            partitions,
+        })
+    }
+}
+
+impl MemberDescription {
+    fn from_wire(member: wire::MemberDescription) -> MemberDescription {
+        let partitions = member.partitions.into_iter();
+        let partitions =
+            partitions.map(|p| TopicPartitionName { topic: p.topic, partition: p.partition }).collect();
+        MemberDescription { id: member.id, client: member.client, partitions }
+    }
+}
+
+impl GroupPartition {
+    fn from_wire(row: wire::GroupPartition) -> GroupPartition {
+        GroupPartition {
+            topic: row.topic,
+            partition: row.partition,
+            committed: row.committed,
+            high_watermark: row.high_watermark,
+            lag: row.lag,
+            ready: row.ready,
+            leased: row.leased,
+            delayed: row.delayed,
+            dead: row.dead,
+            oldest_age_ms: row.oldest_age_ms,
+            arrived: row.arrived,
+            serviced: row.serviced,
+        }
+    }
+}
+
+impl QueueSettings {
+    fn to_wire(&self) -> wire::QueueSettings {
+        let ordering = match self.ordering {
+            Ordering::None => wire::Ordering::None,
+            Ordering::Key => wire::Ordering::Key,
+        };
+        wire::QueueSettings {
+            lease_ms: super::topics::ms(self.lease),
+            attempts_max: self.attempts_max,
+            backoff_first_ms: super::topics::ms(self.backoff_first),
+            backoff_max_ms: super::topics::ms(self.backoff_max),
+            ordering: ordering.into(),
+            dead_letter_topic: self.dead_letter_topic.clone().unwrap_or_default(),
+            hold: self.hold,
+            start_latest: self.start_latest,
+        }
+    }
+
+    fn from_wire(settings: wire::QueueSettings) -> QueueSettings {
+        QueueSettings {
+            lease: Duration::from_millis(settings.lease_ms),
+            attempts_max: settings.attempts_max,
+            backoff_first: Duration::from_millis(settings.backoff_first_ms),
+            backoff_max: Duration::from_millis(settings.backoff_max_ms),
+            ordering: match settings.ordering() {
+                wire::Ordering::None => Ordering::None,
+                wire::Ordering::Key => Ordering::Key,
+            },
+            dead_letter_topic: Some(settings.dead_letter_topic).filter(|topic| !topic.is_empty()),
+            hold: settings.hold,
+            start_latest: settings.start_latest,
+        }
+    }
+}
+
+impl Admin {
+    /// Creates a queue group that works these topics.
+    ///
+    /// # Errors
+    /// `GROUP_EXISTS`, `UNKNOWN_TOPIC`, or `INVALID_REQUEST` naming the field.
+    pub async fn create_queue_group(
+        &self,
+        name: &str,
+        topics: &[&str],
+        settings: &QueueSettings,
+    ) -> Result<()> {
+        self.create_group(name, wire::GroupKind::Queue, topics, Some(settings.to_wire())).await
+    }
+
+    /// Creates a stream group.
+    ///
+    /// # Errors
+    /// `GROUP_EXISTS`, `UNKNOWN_TOPIC`.
+    pub async fn create_stream_group(&self, name: &str, topics: &[&str]) -> Result<()> {
+        self.create_group(name, wire::GroupKind::Stream, topics, None).await
+    }
+
+    async fn create_group(
+        &self,
+        name: &str,
+        kind: wire::GroupKind,
+        topics: &[&str],
+        queue: Option<wire::QueueSettings>,
+    ) -> Result<()> {
+        let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
+        let group = wire::CreateGroup { name: name.to_owned(), kind: kind.into(), topics, queue };
+        self.change(Body::CreateGroup(group)).await
+    }
+
+    /// Describes all groups.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub async fn list_groups(&self) -> Result<Vec<GroupDescription>> {
+        self.describe(Body::ListGroups(wire::ListGroups {})).await
+    }
+
+    /// Describes one group.
+    ///
+    /// # Errors
+    /// `UNKNOWN_GROUP`.
+    pub async fn describe_group(&self, name: &str) -> Result<GroupDescription> {
+        let body = Body::DescribeGroup(wire::DescribeGroup { name: name.to_owned() });
+        let described = self.describe(body).await?;
+        described.into_iter().find(|group| group.group == name).ok_or_else(|| Error::Broker {
+            code: ErrorCode::UnknownGroup,
+            message: format!("there is no group `{name}`"),
+            retry: Retry::Never,
+        })
+    }
+
+    async fn describe(&self, body: Body) -> Result<Vec<GroupDescription>> {
+        match self.client.call(body, Retries::Idempotent).await?.body {
+            Body::GroupDescriptions(reply) => {
+                reply.groups.into_iter().map(GroupDescription::from_wire).collect()
+            }
+            other => Err(unexpected("DescribeGroup", &other)),
+        }
+    }
+
+    /// Moves a group to another place in a topic. In a queue group everything from there on is unsettled again
+    /// and leases are revoked.
+    ///
+    /// # Errors
+    /// `UNKNOWN_GROUP`, `UNKNOWN_TOPIC`; `GROUP_NOT_EMPTY` for a stream group with members.
+    pub async fn seek_group(&self, group: &str, topic: &str, to: Start) -> Result<()> {
+        let position = match to {
+            Start::Earliest => Position::Earliest(wire::Done {}),
+            Start::Latest => Position::Latest(wire::Done {}),
+            Start::Offset(offset) => Position::Offset(offset),
+            Start::Time(time_ms) => Position::TimeMs(time_ms),
+        };
+        let (group, topic) = (group.to_owned(), topic.to_owned());
+        self.change(Body::SeekGroup(wire::SeekGroup { group, topic, position: Some(position) })).await
+    }
+
+    /// Deletes a group with all it knows.
+    ///
+    /// # Errors
+    /// `UNKNOWN_GROUP`, `GROUP_NOT_EMPTY`.
+    pub async fn delete_group(&self, name: &str) -> Result<()> {
+        self.change(Body::DeleteGroup(wire::DeleteGroup { name: name.to_owned() })).await
+    }
+}

@@ -1,0 +1,96 @@
+//! What is sent and what is read.
+
+use bytes::Bytes;
+
+/// A header: a name, and a value that may be absent. Names may repeat.
+pub type Header = (Bytes, Option<Bytes>);
+
+/// A message to be sent.
+///
+/// ```
+/// use dure_client::Message;
+/// let message = Message::new("thumbnails, please").key("user-7").header("trace", "4711");
+/// let tombstone = Message::tombstone("user-7");
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Message {
+    pub(crate) key: Option<Bytes>,
+    pub(crate) value: Option<Bytes>,
+    pub(crate) headers: Vec<Header>,
+    pub(crate) partition: Option<u32>,
+}
+
+impl Message {
+    /// A message with this body and no key.
+    #[must_use]
+    pub fn new(body: impl Into<Bytes>) -> Message {
+        Message { value: Some(body.into()), ..Message::default() }
+    }
+
+    /// A message with this key and a null value: in a compacted topic it deletes the key.
+    #[must_use]
+    pub fn tombstone(key: impl Into<Bytes>) -> Message {
+        Message { key: Some(key.into()), ..Message::default() }
+    }
+
+    /// Sets the key. Messages of one key go to one partition.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<Bytes>) -> Message {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Adds a header.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<Bytes>, value: impl Into<Bytes>) -> Message {
+        self.headers.push((name.into(), Some(value.into())));
+        self
+    }
+
+    /// Sends it to this partition, whatever the key says.
+    #[must_use]
+    pub fn partition(mut self, partition: u32) -> Message {
+        self.partition = Some(partition);
+        self
+    }
+
+    /// The size that the topic's `message_bytes_max` bounds: key, value and headers.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + len(value)).sum();
+        len(&self.key) + len(&self.value) + headers
+    }
+}
+
+/// Where and when a message was appended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// The topic.
+    pub topic: std::sync::Arc<str>,
+    /// The partition within it.
+    pub partition: u32,
+    /// The message's offset in the partition.
+    pub offset: u64,
+    /// When the broker appended it, in milliseconds since the epoch.
+    pub append_time_ms: u64,
+}
+
+/// A message read from a stream. Serializes as in `dure consume -o json`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamMessage {
+    /// The topic.
+    pub topic: std::sync::Arc<str>,
+    /// The partition within it.
+    pub partition: u32,
+    /// The message's offset in the partition.
+    pub offset: u64,
+    /// When the broker appended it, in milliseconds since the epoch.
+    pub timestamp_ms: u64,
+    /// The key, if it has one.
+    pub key: Option<Bytes>,
+    /// The body; absent in a tombstone.
+    pub value: Option<Bytes>,
+    /// The headers in the order given.
+    pub headers: Vec<Header>,
+}
