@@ -62,7 +62,11 @@ impl CheckpointFile {
             file.sync()?;
         }
         for dir in &self.sync_dirs {
-            disk.sync_dir(dir)?;
+            match disk.sync_dir(dir) {
+                // Its topic was deleted since the checkpoint was taken, by a commit behind it.
+                Err(error) if error.is_not_found() => {}
+                synced => synced?,
+            }
         }
         let temporary = format!("{}/next.tmp", self.dir);
         let bytes = encode(&self.checkpoint);
@@ -79,7 +83,7 @@ impl CheckpointFile {
     }
 }
 
-fn encode(checkpoint: &Checkpoint) -> Vec<u8> {
+pub(crate) fn encode(checkpoint: &Checkpoint) -> Vec<u8> {
     let body = checkpoint.encode_to_vec();
     let mut out = vec![0; HEADER_BYTES];
     out[8..12].copy_from_slice(&VERSION.to_le_bytes());

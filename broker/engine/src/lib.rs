@@ -8,6 +8,8 @@ mod checkpoint;
 mod disk;
 mod effect;
 mod finding;
+#[cfg(test)]
+mod fixtures;
 mod inspect;
 mod job;
 mod journal;

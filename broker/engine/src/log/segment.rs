@@ -39,7 +39,8 @@ pub(crate) fn index_path(log_dir: &str, base: Offset) -> String {
     format!("{log_dir}/{base:020}.index")
 }
 
-fn header(partition: TopicPartition, base: Offset) -> [u8; SEGMENT_HEADER_BYTES] {
+/// The header of this segment.
+pub(crate) fn segment_header(partition: TopicPartition, base: Offset) -> [u8; SEGMENT_HEADER_BYTES] {
     let mut out = [0; SEGMENT_HEADER_BYTES];
     out[8..12].copy_from_slice(&VERSION.to_le_bytes());
     out[12..16].copy_from_slice(&partition.topic.0.to_le_bytes());
@@ -53,7 +54,7 @@ fn header(partition: TopicPartition, base: Offset) -> [u8; SEGMENT_HEADER_BYTES]
 
 /// Whether these bytes are the header of this segment.
 pub(crate) fn is_header_of(bytes: &[u8], partition: TopicPartition, base: Offset) -> bool {
-    bytes.get(..SEGMENT_HEADER_BYTES) == Some(&header(partition, base))
+    bytes.get(..SEGMENT_HEADER_BYTES) == Some(&segment_header(partition, base))
 }
 
 /// A segment as readers hold it: its files are opened when they are first needed.
@@ -109,7 +110,7 @@ impl SegmentWriter {
         bytes: u64,
     ) -> DiskResult<SegmentWriter> {
         let data = disk.open(&segment_path(dir, base), OpenMode::Create)?;
-        data.write_all_at(0, &header(partition, base))?;
+        data.write_all_at(0, &segment_header(partition, base))?;
         let index = IndexWriter::open(disk, &index_path(dir, base), base, bytes)?;
         Ok(SegmentWriter { base, data, index })
     }
