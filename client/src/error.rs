@@ -113,6 +113,13 @@ impl Error {
         }
     }
 
+    /// Errors behind which asking the same broker again can tell more, where doing it twice does no harm. A shard
+    /// that stopped stays stopped until its broker is started again: waiting for that is the caller's choice.
+    pub(crate) fn is_worth_asking_again(&self) -> bool {
+        let stopped = self.code() == Some(ErrorCode::ShardStopped);
+        self.is_passing() || (self.is_outcome_unknown() && !stopped)
+    }
+
     pub(crate) fn from_wire(error: wire::Error) -> Error {
         let code = error.code();
         let retry = error.retry();

@@ -407,7 +407,7 @@ impl World {
                 }
             }
             Op::Redrive(count) => {
-                let count = self.table.redrive(count, now, events);
+                let count = self.table.redrive(count, Offset::MAX, now, events);
                 for (_, message) in self.lowest_dead(count) {
                     let letter = message.dead.map(|(letter, _)| letter);
                     *message = Message { held: false, letter, ..FRESH };

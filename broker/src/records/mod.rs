@@ -31,6 +31,18 @@ pub(crate) struct StoredRecord {
     pub(crate) append_time_ms: u64,
 }
 
+impl StoredRecord {
+    /// Of a record in a dead-letter log: the time at which its source took it in, which it carries as its own.
+    pub(crate) fn of_letter(self) -> StoredRecord {
+        StoredRecord { append_time_ms: u64::try_from(self.record.timestamp_ms).unwrap_or_default(), ..self }
+    }
+
+    /// As it is kept in a dead-letter log.
+    pub(crate) fn into_letter(self) -> Record {
+        Record { timestamp_ms: i64::try_from(self.append_time_ms).unwrap_or(i64::MAX), ..self.record }
+    }
+}
+
 /// Why a record cannot be read.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Unreadable {

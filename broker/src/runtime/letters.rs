@@ -42,7 +42,9 @@ pub(crate) async fn fetch_letters(
 async fn fetch(request: LetterRequest, records: &RecordReader) -> Letter {
     let LetterRequest { group, source, offset, from } = request;
     let batch = match records.read(from.0, from.1).await {
-        Ok(stored) => letter_batch(Ok(&stored.record)),
+        // One that was redriven and dies again comes from the dead-letter log itself.
+        Ok(stored) if from.0 != source => letter_batch(Ok(&stored.of_letter().into_letter())),
+        Ok(stored) => letter_batch(Ok(&stored.into_letter())),
         Err(error) => {
             tracing::error!(%source, %offset, %error, "a dead letter's record cannot be read; its place is kept empty");
             letter_batch(Err(&error.to_string()))

@@ -65,6 +65,7 @@ async fn read(
         let mut job = wire::Job::default();
         match broker.records.read(letter.kept_in, letter.letter).await {
             Ok(stored) => {
+                let stored = stored.of_letter();
                 let bytes = attachment.len() + record_bytes(&stored.record);
                 envelope += envelope_bytes(&stored) + letter.reason.len();
                 if !answer.letters.is_empty()

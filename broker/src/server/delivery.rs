@@ -152,6 +152,8 @@ impl Deliverer {
     async fn ready(&self, lease: &LeaseGrant) -> Result<ReadyJob, Unreadable> {
         let (partition, offset) = lease.bytes_at;
         let stored = self.broker.records.read(partition, offset).await?;
+        let redriven = partition != lease.partition;
+        let stored = if redriven { stored.of_letter() } else { stored };
         let mut job = job_of(&stored);
         job.partition = lease.partition.partition.0;
         job.offset = lease.offset.0;

@@ -62,7 +62,8 @@ impl Client {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
-            let again = error.is_passing() || (retries == Retries::Idempotent && error.is_outcome_unknown());
+            let idempotent = retries == Retries::Idempotent;
+            let again = error.is_passing() || (idempotent && error.is_worth_asking_again());
             if !again || Instant::now() >= deadline {
                 return Err(error);
             }

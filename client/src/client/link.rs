@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::backoff::Backoff;
 use crate::connection::{Connection, Greeting};
@@ -14,6 +15,11 @@ const CLOSE_MAX: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(crate) struct Link {
+    dialer: Arc<Dialer>,
+}
+
+#[derive(Debug)]
+struct Dialer {
     servers: Vec<String>,
     greeting: Greeting,
     current: Mutex<Option<Arc<Connection>>>,
@@ -35,15 +41,35 @@ impl Link {
         let backoff = Backoff::reconnecting();
         let attempts = Attempts { server: 0, backoff, not_before: Instant::now(), last_failure: None };
         let connecting = tokio::sync::Mutex::new(attempts);
-        Link { servers, greeting, current: Mutex::new(None), connecting }
+        let dialer = Dialer { servers, greeting, current: Mutex::new(None), connecting };
+        Link { dialer: Arc::new(dialer) }
     }
 
     /// The live connection, or a new one. Every address is tried at least once if it is this caller's turn;
     /// after `deadline` the last failure is the answer.
     pub(crate) async fn connection(&self, deadline: Instant) -> Result<Arc<Connection>> {
-        if let Some(connection) = self.live() {
+        if let Some(connection) = self.dialer.live() {
             return Ok(connection);
         }
+        // In a task, so that it goes on whoever is polled: a caller that is not must not keep the others waiting.
+        let dialer = Arc::clone(&self.dialer);
+        let dialing = tokio::spawn(async move { dialer.dial(deadline).await });
+        let dialed = AbortOnDropHandle::new(dialing).await;
+        dialed.unwrap_or_else(|_| Err(Error::disconnected("the runtime is shutting down")))
+    }
+
+    pub(super) async fn close(&self) {
+        let connection = self.dialer.slot().take();
+        if let Some(connection) = connection {
+            let closed = connection.closed();
+            drop(connection);
+            let _ = tokio::time::timeout(CLOSE_MAX, closed.cancelled()).await;
+        }
+    }
+}
+
+impl Dialer {
+    async fn dial(&self, deadline: Instant) -> Result<Arc<Connection>> {
         let Ok(mut attempts) = timeout_at(deadline, self.connecting.lock()).await else {
             return Err(Error::disconnected("no connection could be made in time"));
         };
@@ -98,14 +124,5 @@ impl Link {
 
     fn slot(&self) -> std::sync::MutexGuard<'_, Option<Arc<Connection>>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) async fn close(&self) {
-        let connection = self.slot().take();
-        if let Some(connection) = connection {
-            let closed = connection.closed();
-            drop(connection);
-            let _ = tokio::time::timeout(CLOSE_MAX, closed.cancelled()).await;
-        }
     }
 }

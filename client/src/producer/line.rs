@@ -132,8 +132,7 @@ impl Line {
         // means that it has forgotten the session.
         let session_lost =
             matches!(error.code(), Some(ErrorCode::OutOfOrderSequence | ErrorCode::UnknownProducer));
-        let again = error.is_passing()
-            || error.is_outcome_unknown()
+        let again = error.is_worth_asking_again()
             || matches!(error, Error::Timeout { .. })
             || (session_lost && position > 0);
         let retry_at = if error.code().is_some() && self.trouble.is_none() {
@@ -197,7 +196,7 @@ impl Line {
 
 fn in_doubt(last: &Error) -> Error {
     match last {
-        Error::OutcomeUnknown { .. } => last.clone(),
+        _ if last.is_outcome_unknown() => last.clone(),
         _ => Error::unknown(format!("an earlier attempt was not answered; the last one: {last}")),
     }
 }
@@ -316,6 +315,18 @@ mod tests {
         assert!(line.answered(0, Err(Error::unknown("gone")), now).is_none());
         assert!(line.repair(now).is_empty());
         assert_eq!(stamps(&line), [(1, 0), (1, 1)]);
+    }
+
+    #[test]
+    fn a_stopped_shard_is_not_asked_until_the_deadline() {
+        let (mut line, now) = line_with(2);
+        for id in 0..2 {
+            let stopped = broker(ErrorCode::ShardStopped, Retry::Unknown);
+            let finished = line.answered(id, Err(stopped.clone()), now).expect("final");
+            assert_eq!(finished.outcome.err(), Some(stopped));
+        }
+        assert!(line.repair(now).is_empty());
+        assert!(!line.has_session());
     }
 
     #[test]

@@ -119,7 +119,7 @@ async fn settle(
                     })
                     .collect();
             }
-            Err(error) if error.is_passing() || error.is_outcome_unknown() => {
+            Err(error) if error.is_worth_asking_again() => {
                 for command in &mut batch {
                     command.doubt |= error.is_outcome_unknown();
                 }

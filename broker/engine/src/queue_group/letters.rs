@@ -102,9 +102,17 @@ impl LeaseTable {
     }
 
     /// Up to `count_max` dead letters go back to the group, lowest offset first, as if never tried. Says how
-    /// many.
-    pub fn redrive(&mut self, count_max: u64, now: Now, events: &mut Vec<QueueEvent>) -> u64 {
-        let offsets = self.lowest_dead(count_max);
+    /// many. Those whose letters lie at `letters_end` or behind cannot be read yet, and nobody was told of them.
+    pub fn redrive(
+        &mut self,
+        count_max: u64,
+        letters_end: Offset,
+        now: Now,
+        events: &mut Vec<QueueEvent>,
+    ) -> u64 {
+        let count_max = usize::try_from(count_max).unwrap_or(usize::MAX);
+        let readable = self.dead.iter().filter(|(_, dead)| dead.letter < letters_end);
+        let offsets: Vec<Offset> = readable.map(|(offset, _)| *offset).take(count_max).collect();
         for offset in &offsets {
             self.decide(Event::Redriven(journal::Redriven { offset: offset.0 }), now, events);
         }

@@ -347,7 +347,7 @@ fn a_redriven_letter_is_delivered_again_from_attempt_one_and_the_floor_stays() {
         story.bury_all(10 + nth);
     }
     assert_eq!((story.counts(), story.table.first_letter()), ((0, 0, 0, 3), Some(Offset(10))));
-    assert_eq!(story.table.redrive(2, story.now, &mut story.journal), 2);
+    assert_eq!(story.table.redrive(2, Offset::MAX, story.now, &mut story.journal), 2);
     assert_eq!((story.counts(), story.table.floor()), ((2, 0, 0, 1), Offset(3)));
     assert_eq!(story.table.oldest_unsettled(), Some(Offset(0)));
     let (mended, still_bad) = (story.receive(), story.receive());
@@ -470,7 +470,7 @@ fn what_is_lost_from_the_source_leaves_a_redriven_message_alone() {
     let jobs = story.grant(3, true);
     assert_eq!(story.settle(jobs[2], reject("")), Ok(Settlement::Dying));
     story.bury_all(0);
-    assert_eq!(story.table.redrive(1, story.now, &mut story.journal), 1);
+    assert_eq!(story.table.redrive(1, Offset::MAX, story.now, &mut story.journal), 1);
     story.table.handle_lost(Offset(0), Offset(4), story.now, &mut story.journal);
     story.table.check();
     assert_eq!((story.counts(), story.table.floor()), ((2, 0, 0, 0), Offset(4)));
@@ -509,7 +509,7 @@ fn a_snapshot_and_the_events_after_it_make_the_same_table() {
     assert_eq!(story.settle(grants[3], reject("bad")), Ok(Settlement::Dying));
     assert_eq!(story.settle(grants[4], reject("worse")), Ok(Settlement::Dying));
     story.bury_all(3);
-    assert_eq!(story.table.redrive(1, story.now, &mut story.journal), 1);
+    assert_eq!(story.table.redrive(1, Offset::MAX, story.now, &mut story.journal), 1);
     let snapshot = story.table.snapshot(OF);
     let mut restored =
         LeaseTable::restore(&snapshot, story.table.settings().clone(), story.now).expect("ours");

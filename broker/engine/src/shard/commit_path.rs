@@ -9,6 +9,7 @@ use std::sync::Arc;
 use dure_proto::journal::{Checkpoint, Event};
 use dure_proto::{CommitSeq, EntryHeader, Epoch, Offset, ShardId, TopicId, TopicPartition};
 
+use crate::catalogue::TopicTable;
 use crate::effect::Effect;
 use crate::job::{DiskJob, Job};
 use crate::journal::{CommitBuilder, CommitStamp, Pieces, piece_path};
@@ -29,7 +30,7 @@ pub(crate) enum Step {
     /// A topic with all its logs is gone.
     DropTopic { topic: TopicId, partitions: u32 },
     /// The published names and settings changed.
-    TopicsChanged,
+    TopicsChanged(Arc<TopicTable>),
     /// Something goes out.
     Effect(Effect),
 }

@@ -14,11 +14,12 @@ use crate::time::Now;
 
 impl Shard {
     pub(super) fn handle_durable(&mut self, now: Now, seq: CommitSeq) {
-        for commit in self.commit_path.handle_written(seq) {
-            if self.stopped.is_some() {
-                return;
+        let mut commits = self.commit_path.handle_written(seq).into_iter();
+        while let Some(commit) = commits.next() {
+            if let Err(why) = self.carry_out(commit) {
+                commits.flat_map(|commit| commit.steps).for_each(|step| self.commit_path.then(step));
+                return self.stop(why);
             }
-            self.carry_out(commit);
         }
         self.stamp_at_ms = self.commit_path.wants_stamp().then_some(now.mono_ms + super::STAMP_AFTER_MS);
     }
@@ -40,25 +41,36 @@ impl Shard {
         }
         let steps = self.commit_path.take_idle_steps();
         if !steps.is_empty() {
-            self.carry_out(DurableCommit { steps, bytes: Default::default(), checkpoint: None });
+            let nothing_to_write = DurableCommit { steps, bytes: Default::default(), checkpoint: None };
+            self.carry_out(nothing_to_write).expect("entries go with a commit");
         }
+    }
+
+    /// The last checkpoint of all comes behind whatever is still to be done.
+    fn more_to_come(&self) -> bool {
+        self.shutting_down && !self.requests.is_empty()
     }
 
     fn checkpoint_due(&self) -> bool {
         let grown = self.commit_path.bytes_since_checkpoint() >= self.config.checkpoint_bytes;
-        !self.checkpoint.running && (grown || self.checkpoint.wanted)
+        !self.checkpoint.running && !self.more_to_come() && (grown || self.checkpoint.wanted)
     }
 
-    fn carry_out(&mut self, commit: DurableCommit) {
+    /// If it fails, what has not happened is left to [`Shard::stop`], which tells those who wait for it.
+    fn carry_out(&mut self, commit: DurableCommit) -> Result<(), String> {
         let mut touched: Vec<TopicPartition> = Vec::new();
-        for step in commit.steps {
+        let mut answers: Vec<Effect> = Vec::new();
+        let mut steps = commit.steps.into_iter();
+        while let Some(step) = steps.next() {
             match step {
                 Step::Append { partition, placement, header, range } => {
                     // The topic may have been deleted in the same commit.
                     let Some(writer) = self.writers.get_mut(&partition) else { continue };
                     if let Err(error) = writer.write(placement, &header, &commit.bytes[range]) {
                         // What is durable in the journal is not lost; but nobody could read it.
-                        return self.stop(format!("a segment of {partition} could not be written: {error}"));
+                        answers.into_iter().for_each(|effect| self.commit_path.then(Step::Effect(effect)));
+                        steps.for_each(|step| self.commit_path.then(step));
+                        return Err(format!("a segment of {partition} could not be written: {error}"));
                     }
                     touched.push(partition);
                 }
@@ -76,18 +88,18 @@ impl Shard {
                     }
                 }
                 Step::DropTopic { topic, partitions } => self.drop_topic(topic, partitions),
-                Step::TopicsChanged => {
-                    let table = self.state.catalogue.table().clone();
-                    self.effects.push(Effect::TopicsChanged(table));
-                }
-                Step::Effect(effect) => self.effects.push(effect),
+                Step::TopicsChanged(table) => self.effects.push(Effect::TopicsChanged(table)),
+                Step::Effect(effect) => answers.push(effect),
             }
         }
+        // Whoever is told that something is done finds it when they look.
         self.publish(touched);
+        self.effects.extend(answers);
         self.commit_path.recycle(commit.bytes);
         if let Some(checkpoint) = commit.checkpoint {
             self.write_checkpoint(*checkpoint);
         }
+        Ok(())
     }
 
     fn publish(&mut self, mut touched: Vec<TopicPartition>) {

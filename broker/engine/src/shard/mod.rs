@@ -187,6 +187,7 @@ impl Shard {
     pub fn begin_shutdown(&mut self, now: Now) {
         self.shutting_down = true;
         self.checkpoint.wanted = true;
+        self.give_up_rejects();
         self.turn(now);
     }
 

@@ -402,7 +402,7 @@ impl Replay {
                     self.writers.retain(|partition, _| partition.topic != topic);
                     ignore_missing(self.disk.remove_dir_all(&format!("{}/log/{topic}", self.dir)))?;
                 }
-                Step::Append { .. } | Step::TopicsChanged | Step::Effect(_) => {}
+                Step::Append { .. } | Step::TopicsChanged(_) | Step::Effect(_) => {}
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Serving queue groups: who takes, what is granted, what runs out. What a lease is, the lease tables know; who takes
 //! turns, the dispatchers; here both meet the commits.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use dure_proto::journal::{QueueEvent, QueueEvents, event};
 use dure_proto::{GroupId, LeaseToken, Offset, PartitionId, TopicId, TopicPartition, wire};
@@ -31,7 +31,7 @@ pub(super) struct QueueSide {
     touched: QueueKeys,
     timers: BTreeSet<(u64, QueueKey)>,
     timer_of: BTreeMap<QueueKey, u64>,
-    subscriptions: HashMap<(ConnectionId, SubscriptionId), Held>,
+    subscriptions: BTreeMap<(ConnectionId, SubscriptionId), Held>,
     pub(super) rejects: Rejects,
 }
 

@@ -1,6 +1,6 @@
 //! Settling messages of queue groups, and burying those that die.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use dure_proto::{BatchHeader, GroupId, Offset, PartitionId, Receipt, TopicPartition, wire};
 
@@ -22,8 +22,8 @@ type MessageKey = (GroupId, TopicPartition, Offset);
 #[derive(Default)]
 pub(super) struct Rejects {
     next: u64,
-    settles: HashMap<u64, WaitingSettle>,
-    waiting: HashMap<MessageKey, Vec<(u64, usize)>>,
+    settles: BTreeMap<u64, WaitingSettle>,
+    waiting: BTreeMap<MessageKey, Vec<(u64, usize)>>,
 }
 
 struct WaitingSettle {
@@ -68,7 +68,18 @@ impl Rejects {
 
     pub(super) fn take_all(&mut self) -> Vec<ReplyTo> {
         self.waiting.clear();
-        self.settles.drain().map(|(_, settle)| settle.reply_to).collect()
+        std::mem::take(&mut self.settles).into_values().map(|settle| settle.reply_to).collect()
+    }
+
+    /// What still waits is not buried any more: that part of the requests failed, the rest of them is done.
+    fn give_up(&mut self, error: &RequestError) -> Vec<(ReplyTo, Response)> {
+        for (id, item) in std::mem::take(&mut self.waiting).into_values().flatten() {
+            if let Some(settle) = self.settles.get_mut(&id) {
+                settle.results[item] = Err(error.clone());
+            }
+        }
+        let settles = std::mem::take(&mut self.settles).into_values();
+        settles.map(|settle| (settle.reply_to, Response::Settled(settle.results))).collect()
     }
 }
 
@@ -121,15 +132,26 @@ impl Shard {
             self.reply_durably(reply_to, Response::Settled(results));
         } else {
             self.queues.rejects.wait(reply_to, results, dying);
+            if self.shutting_down {
+                self.give_up_rejects();
+            }
         }
         self.queues.touch([(group, topic)]);
         Ok(())
     }
 
+    /// Nobody waits for records to be read while the shard shuts down. The messages stay leased, and can be rejected
+    /// again afterwards.
+    pub(super) fn give_up_rejects(&mut self) {
+        for (reply_to, response) in self.queues.rejects.give_up(&RequestError::ShuttingDown) {
+            self.reply_durably(reply_to, response);
+        }
+    }
+
     /// The bytes of a dying message are here: they go to the dead-letter log and the message is settled, in one
     /// commit.
     pub(super) fn bury_letter(&mut self, now: Now, letter: &Letter) {
-        if self.stopped.is_some() {
+        if self.stopped.is_some() || self.shutting_down {
             return;
         }
         self.commit_path.make_room();
@@ -220,8 +242,8 @@ impl Shard {
     ) -> Result<(), RequestError> {
         let count_max = if redrive.count_max == 0 { u64::MAX } else { redrive.count_max };
         let count =
-            self.for_dead_letters(&redrive.topic, &redrive.group, count_max, |table, left, events| {
-                table.redrive(left, now, events)
+            self.for_dead_letters(&redrive.topic, &redrive.group, count_max, |table, left, end, events| {
+                table.redrive(left, end, now, events)
             })?;
         self.reply_durably(reply_to, Response::Count(count));
         Ok(())
@@ -233,9 +255,10 @@ impl Shard {
         reply_to: ReplyTo,
         purge: &wire::PurgeDeadLetters,
     ) -> Result<(), RequestError> {
-        let count = self.for_dead_letters(&purge.topic, &purge.group, u64::MAX, |table, left, events| {
-            table.purge_dead(left, now, events)
-        })?;
+        let count =
+            self.for_dead_letters(&purge.topic, &purge.group, u64::MAX, |table, left, _, events| {
+                table.purge_dead(left, now, events)
+            })?;
         self.reply_durably(reply_to, Response::Count(count));
         Ok(())
     }
@@ -245,16 +268,19 @@ impl Shard {
         topic: &str,
         group: &str,
         count_max: u64,
-        act: impl Fn(&mut crate::LeaseTable, u64, &mut Vec<dure_proto::journal::QueueEvent>) -> u64,
+        act: impl Fn(&mut crate::LeaseTable, u64, Offset, &mut Vec<dure_proto::journal::QueueEvent>) -> u64,
     ) -> Result<u64, RequestError> {
         let topic = self.state.catalogue.find(topic)?.clone();
         let group = self.queue_group_id(group)?;
+        let log = self.state.catalogue.dead_letter_log(group, topic.id).map(|info| info.id);
         let mut count = 0;
         for partition in topic.all_partitions() {
             self.commit_path.make_room();
+            let letters = log.and_then(|topic| self.writers.get(&TopicPartition { topic, ..partition }));
+            let letters_end = letters.map_or(Offset::ZERO, |writer| writer.high_watermark());
             let Some(table) = self.state.table(group, partition) else { continue };
             let mut events = Vec::new();
-            count += act(table, count_max - count, &mut events);
+            count += act(table, count_max - count, letters_end, &mut events);
             self.commit_queue_events(group, partition, events);
         }
         Ok(count)

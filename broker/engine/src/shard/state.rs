@@ -246,7 +246,7 @@ impl State {
             event::Event::TopicDeleted(deleted) => self.apply_topic_deleted(TopicId(deleted.topic)),
             event::Event::TopicKeyed(keyed) => {
                 self.catalogue.apply_keyed(TopicId(keyed.topic));
-                Ok(vec![Step::TopicsChanged])
+                Ok(vec![self.topics_changed()])
             }
             event::Event::LogStartMoved(moved) => {
                 let partition =
@@ -271,10 +271,15 @@ impl State {
         }
     }
 
+    /// As they are with this event, and not as later ones that are not durable yet make them.
+    fn topics_changed(&self) -> Step {
+        Step::TopicsChanged(self.catalogue.table().clone())
+    }
+
     fn apply_topic_created(&mut self, created: &TopicCreated) -> Vec<Step> {
         self.catalogue.apply_created(created);
         let mut steps = self.open_logs(TopicId(created.topic), 0, created.partitions);
-        steps.push(Step::TopicsChanged);
+        steps.push(self.topics_changed());
         steps
     }
 
@@ -304,7 +309,7 @@ impl State {
                 });
             }
         }
-        steps.push(Step::TopicsChanged);
+        steps.push(self.topics_changed());
         Ok(steps)
     }
 
@@ -318,7 +323,7 @@ impl State {
                 GroupKind::Stream(stream) => stream.apply_topic_deleted(topic),
             }
         }
-        Ok(vec![Step::DropTopic { topic, partitions: info.partitions }, Step::TopicsChanged])
+        Ok(vec![Step::DropTopic { topic, partitions: info.partitions }, self.topics_changed()])
     }
 
     fn apply_log_start(&mut self, partition: TopicPartition, offset: Offset) -> Result<Vec<Step>, String> {

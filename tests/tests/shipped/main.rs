@@ -1,0 +1,18 @@
+//! The shipped binary, used as users use it: on the command line, through the client library, and, where the
+//! input is hostile, on raw sockets.
+
+mod crash;
+mod fsync;
+mod hostile;
+mod http;
+mod messages;
+mod producer;
+mod queue;
+mod reconnect;
+mod refusals;
+mod retention;
+mod shutdown;
+mod streams;
+mod topics;
+mod volume;
+mod work;
