@@ -167,3 +167,20 @@ fn workers_killed_one_after_the_other_and_the_broker_once_lose_nothing() {
     assert!(broker.json_lines("receive t --group g --count 100 --wait 500ms").is_empty());
     assert_eq!(figures(&broker), [0; 5]);
 }
+
+/// A worker that was killed before it had fed the pipe once left its command with a body cut short.
+#[test]
+fn a_command_outlives_its_worker_with_the_whole_body() {
+    let broker = Broker::start();
+    broker.dure("topic create t").ok();
+    let file = broker.home().join("body");
+    std::fs::write(&file, vec![b'x'; 500_000]).unwrap();
+    broker.dure("produce t --file").arg(file.to_str().unwrap()).ok();
+    // More than a pipe holds, read only once the worker is dead.
+    let script = r#"echo > "$OUT/started"; sleep 0.5; cat > "$OUT/part"; mv "$OUT/part" "$OUT/got""#;
+    let mut worker = work(&broker, "", script);
+    eventually(Duration::from_secs(10), "it runs", || broker.home().join("started").exists().then_some(()));
+    worker.kill();
+    eventually(Duration::from_secs(10), "it ends", || broker.home().join("got").exists().then_some(()));
+    assert_eq!(std::fs::metadata(broker.home().join("got")).unwrap().len(), 500_000);
+}

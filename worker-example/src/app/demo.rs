@@ -34,6 +34,8 @@ const RAMP: Duration = Duration::from_millis(50);
 const COOLDOWN: Duration = Duration::from_secs(3);
 /// How soon the job of a killed worker goes to another.
 const LEASE: Duration = Duration::from_secs(5);
+/// How long it waits then, at first and at most.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// How long the plot goes on once the pool is at its minimum.
 const TAIL: Duration = Duration::from_secs(1);
 /// How long the pool may take to get there.
@@ -69,7 +71,7 @@ pub(crate) async fn run(args: DemoArgs, stop: &Stop) -> Result<(), Failure> {
 }
 
 /// What is worked on.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Source {
     Folder { folder: PathBuf, photos: Vec<PathBuf>, ops: Ops },
     Sample { count: usize, ops: Option<Ops> },
@@ -87,28 +89,24 @@ impl Source {
 
     /// Stores the photos and makes the jobs; what an earlier run left of these jobs no longer counts.
     async fn jobs(&self, ground: &Ground) -> Result<Vec<Job>, Failure> {
-        let (store, out) = (ground.store.clone(), ground.out.clone());
-        let work: Box<dyn FnOnce(&Store) -> Result<Vec<Job>, Failure> + Send> = match self {
-            Self::Folder { folder, photos, ops } => {
-                let (folder, photos, ops) = (folder.clone(), photos.clone(), ops.clone());
-                let bar = counting("storing photos", photos.len());
-                Box::new(move |store| store_photos(store, &folder, &photos, &ops, || bar.inc(1)))
-            }
-            Self::Sample { count, ops: None } => {
-                let count = *count;
-                Box::new(move |store| Ok(sample_jobs(store, count)?))
-            }
-            Self::Sample { count, ops: Some(ops) } => {
-                let (count, ops) = (*count, ops.clone());
-                Box::new(move |store| Ok(repeated(sample_jobs(store, count)?, &ops)))
-            }
-        };
+        let (source, store, out) = (self.clone(), ground.store.clone(), ground.out.clone());
         let prepared = spawn_blocking(move || {
-            let jobs = work(&store)?;
+            let jobs = source.store_into(&store)?;
             forget_records(&out, &jobs)?;
             Ok(jobs)
         });
         prepared.await.map_err(Failure::during("storing photos"))?
+    }
+
+    fn store_into(&self, store: &Store) -> Result<Vec<Job>, Failure> {
+        match self {
+            Self::Folder { folder, photos, ops } => {
+                let bar = counting("storing photos", photos.len());
+                store_photos(store, folder, photos, ops, || bar.inc(1))
+            }
+            Self::Sample { count, ops: None } => Ok(sample_jobs(store, *count)?),
+            Self::Sample { count, ops: Some(ops) } => Ok(repeated(sample_jobs(store, *count)?, ops)),
+        }
     }
 }
 
@@ -189,7 +187,9 @@ async fn with_broker(
     let server = broker.native().to_string();
     let queue = QueueArgs { server, topic: "photos".into(), group: "photo-workers".into() };
     let client = connect(&queue, "photo-demo", CONNECT_WAIT).await?;
-    ensure(&client, &queue, &QueueSettings { lease: LEASE, ..QueueSettings::default() }).await?;
+    let (backoff_first, backoff_max) = BACKOFF;
+    let settings = QueueSettings { lease: LEASE, backoff_first, backoff_max, ..QueueSettings::default() };
+    ensure(&client, &queue, &settings).await?;
 
     let log_path = ground.log("workers");
     let log =

@@ -12,7 +12,7 @@ use dure_proto::{CommitSeq, Epoch, ShardId};
 
 use super::commit::{COMMIT_ALIGN, CommitHeader};
 use super::pieces::{piece_number, piece_path};
-use crate::disk::{Disk, DiskResult};
+use crate::disk::{Disk, DiskResult, OpenMode};
 use crate::finding::Finding;
 
 /// Where to begin: behind what a checkpoint holds.
@@ -66,9 +66,7 @@ pub(crate) fn scan(
     salt: u64,
     from: ScanFrom,
 ) -> DiskResult<Scan> {
-    let mut numbers: Vec<u64> =
-        disk.list(dir)?.iter().filter_map(|entry| piece_number(&entry.name)).collect();
-    numbers.sort_unstable();
+    let numbers = piece_numbers(disk, dir)?;
     let mut found = Vec::new();
     for number in numbers.iter().copied().filter(|number| *number >= from.piece) {
         let bytes = Bytes::from(disk.read_past_cache(&piece_path(dir, number))?);
@@ -84,6 +82,22 @@ pub(crate) fn scan(
         })
         .collect();
     Ok(Scan { commits, findings, pieces })
+}
+
+/// Makes durable what a scan will find. A killed process may have left it unsynced, and a replay removes files because
+/// of it: the next power cut must not bring back a journal that never said so.
+pub(crate) fn sync_pieces(disk: &dyn Disk, dir: &str, from: ScanFrom) -> DiskResult<()> {
+    for number in piece_numbers(disk, dir)?.into_iter().filter(|number| *number >= from.piece) {
+        disk.open(&piece_path(dir, number), OpenMode::ReadWrite)?.sync()?;
+    }
+    Ok(())
+}
+
+fn piece_numbers(disk: &dyn Disk, dir: &str) -> DiskResult<Vec<u64>> {
+    let entries = disk.list(dir)?;
+    let mut numbers: Vec<u64> = entries.iter().filter_map(|entry| piece_number(&entry.name)).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
 }
 
 /// Collects the valid commits of one piece.

@@ -1,8 +1,8 @@
 //! Opening a shard: the last good checkpoint, then the journal behind it, then a new epoch.
 //!
 //! Everything is read past the page cache, since nothing remembers which file a failed sync before the stop hit. The
-//! segments are brought up to what the journal says by writing their unsynced tails again. What was recovered is
-//! synced, and the new epoch's first commit with it, before anything is served.
+//! journal is synced before it is read, since what it says is acted upon; the segments are brought up to it by writing
+//! their unsynced tails again. The new epoch's first commit is synced before anything is served.
 
 use std::collections::BTreeMap;
 
@@ -15,12 +15,12 @@ use super::queues::QueueSide;
 use super::state::{GroupKind, State};
 use super::{Checkpointing, Shard, ShardConfig};
 use crate::checkpoint;
-use crate::disk::{DiskError, DiskRef, OpenMode};
+use crate::disk::{DiskError, DiskRef};
 use crate::effect::Effect;
 use crate::finding::Finding;
 use crate::journal::{
     COMMIT_BYTES_MAX, CommitBuilder, CommitStamp, JournalEntry, LiveCommit, OpenPiece, Pieces, ScanFrom,
-    decode_body, piece_path, scan,
+    decode_body, piece_path, scan, sync_pieces,
 };
 use crate::log::{LogLayout, LogWriter, log_dir, segment_path};
 use crate::queue_group::TokenSource;
@@ -96,6 +96,7 @@ impl Shard {
 
         let (checkpoint, before, mut findings) = checkpoint::load(&*disk, &format!("{dir}/checkpoint"))?;
         let from = checkpoint.as_ref().map_or_else(ScanFrom::default, ScanFrom::behind);
+        sync_pieces(&*disk, &journal_dir, from)?;
         let scanned = scan(&*disk, &journal_dir, shard, config.salt, from)?;
         if let Some(first) = scanned.commits.first()
             && checkpoint.is_none()
@@ -119,9 +120,6 @@ impl Shard {
         // Behind damage the numbers go on where nobody has used them yet.
         let last_seq = findings.iter().filter_map(Finding::lost_upto).fold(last_seq, CommitSeq::max);
         let epoch = Epoch(last.map_or(from.epoch, |commit| commit.header.epoch).0 + 1);
-        for (number, _) in scanned.pieces.iter().filter(|(number, _)| *number >= from.piece) {
-            disk.open(&piece_path(&journal_dir, *number), OpenMode::ReadWrite)?.sync()?;
-        }
         let number = scanned.pieces.last().map_or(1, |(number, _)| number + 1);
         // Pieces up to the checkpoint's own are needed should it be damaged: until there is another one, they are all
         // that the one before it, or nothing, can be replayed with.
@@ -256,6 +254,8 @@ fn make_dirs(disk: &DiskRef, dir: &str) -> Result<(), DiskError> {
     for child in ["journal", "checkpoint", "log"] {
         disk.create_dir_all(&format!("{dir}/{child}"))?;
     }
+    // A checkpoint that a killed process has renamed and not synced is built upon from here on.
+    disk.sync_dir(&format!("{dir}/checkpoint"))?;
     disk.sync_dir(dir)?;
     disk.sync_dir("")
 }

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{self, ErrorKind, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
@@ -14,8 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dure_client::ReceivedJob;
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 /// With this exit code a command says that trying again cannot help.
@@ -43,7 +44,11 @@ impl Template {
     /// Runs it to its end.
     pub(super) async fn run(&self, job: &ReceivedJob) -> Ended {
         let mut command = Command::new(&self.program);
-        command.args(&self.args).stdin(Stdio::piped());
+        let body = match body_file(job.value.as_deref().unwrap_or_default()) {
+            Ok(body) => body,
+            Err(error) => return Ended::Failed(format!("cannot hand the body over: {error}")),
+        };
+        command.args(&self.args).stdin(body);
         // In a group of its own, Ctrl-C at the terminal reaches only the one that knows what to do with it.
         command.process_group(0);
         describe(&mut command, job);
@@ -52,23 +57,7 @@ impl Template {
             Err(error) => return self.not_started(&error),
         };
         let _registered = child.id().map(|pid| self.children.register(pid));
-        let mut stdin = child.stdin.take();
-        let body = job.value.clone().unwrap_or_default();
-        let feed = async move {
-            if let Some(stdin) = &mut stdin {
-                // A command need not read its input.
-                let _ = stdin.write_all(&body).await;
-            }
-        };
-        let waited = {
-            let wait = child.wait();
-            tokio::pin!(feed, wait);
-            tokio::select! {
-                status = &mut wait => status,
-                () = &mut feed => wait.await,
-            }
-        };
-        match waited {
+        match child.wait().await {
             Ok(status) => self.judge(status),
             Err(error) => Ended::Failed(format!("cannot wait for {}: {error}", self.program.display())),
         }
@@ -93,6 +82,15 @@ impl Template {
             _ => Ended::CannotStart(why),
         }
     }
+}
+
+/// The body as a file in memory, whole before the command starts. A pipe would end early if this process were killed
+/// while it writes, and the command would take what it has for all.
+fn body_file(body: &[u8]) -> io::Result<Stdio> {
+    let mut file = File::from(memfd_create("dure-message", MemfdFlags::CLOEXEC)?);
+    file.write_all(body)?;
+    file.rewind()?;
+    Ok(file.into())
 }
 
 fn describe(command: &mut Command, job: &ReceivedJob) {

@@ -1,0 +1,5 @@
+//! Tests of DureMQ as a whole.
+
+pub mod harness;
+pub mod sim;
+pub mod volume;

@@ -1,0 +1,73 @@
+//! What a seed decides before anything happens: sizes, and how much of what. Seeds differ widely on purpose, so that
+//! among them are some that do little else but roll pieces, or die in every recovery.
+
+use dure_engine::ShardConfig;
+use fastrand::Rng;
+
+/// Secret of the simulated data directory.
+const SALT: u64 = 7;
+
+/// How one seed goes about it.
+#[derive(Clone, Debug)]
+pub(crate) struct Knobs {
+    pub(crate) shard: ShardConfig,
+    /// Steps until the last shutdown.
+    pub(crate) steps: u32,
+    /// Of 1,000 steps: a crash or a restart.
+    pub(crate) crash_per_mille: u32,
+    /// Of 1,000 steps: a fault of the disk is armed.
+    pub(crate) fault_per_mille: u32,
+    /// Of 100 recoveries: one that meets a fault or a crash itself.
+    pub(crate) bad_recovery_percent: u32,
+    /// Of 100 recoveries: one that is compared with that from the checkpoint before.
+    pub(crate) fork_percent: u32,
+    /// How often a step is that of a client, against those of disk and clock.
+    pub(crate) clients_percent: u32,
+    /// Weights of what clients do, in the order of `workload::Kind`.
+    pub(crate) weights: [u32; crate::sim::workload::KINDS],
+    pub(crate) value_bytes_max: usize,
+}
+
+impl Knobs {
+    pub(crate) fn of(seed: u64) -> Knobs {
+        // Not the stream of numbers that the world draws from.
+        let mut rng = Rng::with_seed(seed ^ 0x6b6e_6f62_73);
+        let mut weights = [0; crate::sim::workload::KINDS];
+        for weight in &mut weights {
+            *weight = [0, 1, 4, 4, 8][rng.usize(0..5)];
+        }
+        // Without topics, messages and groups there is nothing to see.
+        for kind in crate::sim::workload::ALWAYS {
+            weights[kind] = weights[kind].max(4);
+        }
+        let commit_bytes_soft = [4 << 10, 8 << 10, 16 << 10][rng.usize(0..3)];
+        Knobs {
+            shard: ShardConfig {
+                journal_piece_bytes: [96 << 10, 128 << 10, 192 << 10][rng.usize(0..3)],
+                checkpoint_bytes: [24 << 10, 64 << 10, 160 << 10, 1 << 20][rng.usize(0..4)],
+                flights_max: if rng.u8(0..4) == 0 { 1 } else { 2 },
+                reserve_bytes: 0,
+                housekeeping_ms: 200,
+                salt: SALT,
+                seed,
+                commit_bytes_soft,
+                commit_bytes_max: 80 << 10,
+            },
+            steps: rng.u32(100..700),
+            crash_per_mille: [2, 8, 25][rng.usize(0..3)],
+            fault_per_mille: [0, 2, 10][rng.usize(0..3)],
+            bad_recovery_percent: [0, 10, 40][rng.usize(0..3)],
+            fork_percent: 20,
+            clients_percent: rng.u32(30..70),
+            weights,
+            value_bytes_max: [40, 400, 3000][rng.usize(0..3)],
+        }
+    }
+
+    /// Nothing left to chance: for a story that is told step by step.
+    pub(crate) fn of_a_story() -> Knobs {
+        let knobs = Knobs::of(0);
+        let shard = ShardConfig { checkpoint_bytes: 12 << 10, flights_max: 2, ..knobs.shard };
+        Knobs { shard, bad_recovery_percent: 0, fork_percent: 0, value_bytes_max: 600, ..knobs }
+    }
+}

@@ -1,0 +1,218 @@
+//! What the clients were told, and what follows from it: nothing here looks into the engine.
+
+mod log;
+mod queue;
+mod stream;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use dure_engine::{ConnectionId, SubscriptionId};
+use dure_proto::wire::{QueueSettings, TopicConfig};
+use dure_proto::{
+    BatchBuilder, Compression, LeaseToken, Offset, ProducerId, ProducerStamp, TopicId, TopicPartition,
+};
+
+pub(crate) use log::{LogModel, read_log, read_value};
+pub(crate) use queue::{Dead, PartModel, SettledItem};
+pub(crate) use stream::{Committed, Member};
+
+/// A subscription, named by whose it is.
+pub(crate) type SubscriptionKey = (ConnectionId, SubscriptionId);
+
+/// Something that requests make, change and remove. At most one of them is under way.
+#[derive(Clone, Debug)]
+pub(crate) struct Known<T> {
+    pub(crate) now: Option<T>,
+    /// What it becomes if the request under way is done.
+    pub(crate) pending: Option<Option<T>>,
+}
+
+impl<T> Default for Known<T> {
+    fn default() -> Known<T> {
+        Known { now: None, pending: None }
+    }
+}
+
+impl<T: Clone + PartialEq> Known<T> {
+    /// The request under way was answered.
+    pub(crate) fn resolve(&mut self, done: bool) {
+        if let Some(after) = self.pending.take()
+            && done
+        {
+            self.now = after;
+        }
+    }
+
+    /// After a restart: whether this is what it may be. It is certain from now on.
+    pub(crate) fn observe(&mut self, found: Option<&T>) -> bool {
+        let fits = self.now.as_ref() == found || self.pending.as_ref().is_some_and(|p| p.as_ref() == found);
+        self.now = found.cloned();
+        self.pending = None;
+        fits
+    }
+}
+
+/// A topic as its clients know it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TopicShape {
+    pub(crate) partitions: u32,
+    pub(crate) config: TopicConfig,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TopicModel {
+    pub(crate) shape: Known<TopicShape>,
+    /// The number that it has had since it was created.
+    pub(crate) id: Option<TopicId>,
+    /// Every setting that it ever had or may have had.
+    pub(crate) configs: Vec<TopicConfig>,
+    pub(crate) purging: bool,
+}
+
+/// A group as its clients know it; a queue group has settings.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct GroupShape {
+    pub(crate) queue: Option<QueueSettings>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct GroupModel {
+    pub(crate) shape: Known<GroupShape>,
+    /// A seek, redrive or purge of dead letters is under way.
+    pub(crate) moving: bool,
+    /// Rises when it is deleted: what was asked of the one before says nothing of the one after.
+    pub(crate) instance: u32,
+    pub(crate) parts: BTreeMap<TopicPartition, PartModel>,
+    pub(crate) committed: BTreeMap<TopicPartition, Committed>,
+}
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Under way, or its answer was lost.
+    Unknown,
+    Acked(Offset),
+    Refused,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Batch {
+    pub(crate) partition: TopicPartition,
+    pub(crate) bytes: Bytes,
+    pub(crate) values: Vec<Bytes>,
+    pub(crate) record_bytes_max: u32,
+    pub(crate) stamped: bool,
+    pub(crate) fate: Fate,
+}
+
+/// One producer session.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Session {
+    pub(crate) producer: Option<ProducerId>,
+    pub(crate) streams: BTreeMap<TopicPartition, Stream>,
+}
+
+/// What a session sends to one partition.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stream {
+    pub(crate) next_sequence: u32,
+    /// Not acknowledged yet, in order.
+    pub(crate) unacked: VecDeque<u64>,
+    /// How many of them were sent in this life of the broker, from the front.
+    pub(crate) sent: usize,
+    /// Acknowledged, the last ones.
+    pub(crate) acked: VecDeque<u64>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Model {
+    pub(crate) topics: BTreeMap<String, TopicModel>,
+    pub(crate) groups: BTreeMap<String, GroupModel>,
+    pub(crate) batches: BTreeMap<u64, Batch>,
+    /// Dead-letter logs too.
+    pub(crate) logs: BTreeMap<TopicPartition, LogModel>,
+    pub(crate) sessions: Vec<Session>,
+    pub(crate) members: Vec<Member>,
+    pub(crate) tokens: BTreeSet<LeaseToken>,
+    pub(crate) producers: BTreeSet<ProducerId>,
+}
+
+impl Model {
+    /// Makes a batch with a number of its own, which stands in the timestamp of its records.
+    pub(crate) fn new_batch(
+        &mut self,
+        rng: &mut fastrand::Rng,
+        partition: TopicPartition,
+        value_bytes_max: usize,
+        producer: Option<ProducerStamp>,
+        records: u32,
+    ) -> u64 {
+        let id = self.batches.len() as u64 + 1;
+        let compression = if rng.u8(0..4) == 0 { Compression::Lz4 } else { Compression::None };
+        let mut builder = BatchBuilder::new(compression);
+        let values: Vec<Bytes> = (0..records).map(|i| value(rng, id, i, value_bytes_max)).collect();
+        for value in &values {
+            builder.push(None, Some(value), &[], id as i64).expect("it is small");
+        }
+        let record_bytes_max = builder.record_bytes_max();
+        let bytes = builder.build(producer);
+        let stamped = producer.is_some();
+        let batch = Batch { partition, bytes, values, record_bytes_max, stamped, fate: Fate::Unknown };
+        self.batches.insert(id, batch);
+        id
+    }
+
+    /// The value of a record that is known to be at this place.
+    pub(crate) fn value_at(&self, partition: TopicPartition, offset: Offset) -> Option<&Bytes> {
+        let (base, batch) = self.logs.get(&partition)?.batch_at(offset)?;
+        self.batches.get(&batch)?.values.get(offset.since(base) as usize)
+    }
+
+    /// A topic is gone, and all that was known of it.
+    pub(crate) fn forget_topic(&mut self, topic: TopicId) {
+        self.logs.retain(|partition, _| partition.topic != topic);
+        for session in &mut self.sessions {
+            session.streams.retain(|partition, _| partition.topic != topic);
+        }
+        for group in self.groups.values_mut() {
+            group.parts.retain(|partition, _| partition.topic != topic);
+            group.committed.retain(|partition, _| partition.topic != topic);
+        }
+    }
+
+    pub(crate) fn forget_group(&mut self, name: &str) {
+        if let Some(group) = self.groups.get_mut(name) {
+            group.parts.clear();
+            group.committed.clear();
+            group.instance += 1;
+        }
+        self.members.retain(|member| member.group != name);
+    }
+
+    /// The process is gone. What was granted by commits up to `kept` goes on, the rest never was. `before_ms` is the
+    /// monotonic time at which it went, `mono_ms` the one at which another began.
+    pub(crate) fn restart(&mut self, kept: u64, before_ms: u64, mono_ms: u64) {
+        for session in &mut self.sessions {
+            session.streams.values_mut().for_each(|stream| stream.sent = 0);
+        }
+        self.members.clear();
+        for group in self.groups.values_mut() {
+            for part in group.parts.values_mut() {
+                part.restart(kept, before_ms, mono_ms);
+            }
+            for committed in group.committed.values_mut() {
+                committed.restart();
+            }
+        }
+    }
+}
+
+/// Says which record of which batch it is, and goes on with noise.
+fn value(rng: &mut fastrand::Rng, batch: u64, record: u32, bytes_max: usize) -> Bytes {
+    let mut value = format!("b{batch}-r{record}-").into_bytes();
+    let bytes = rng.usize(0..bytes_max);
+    let seed = rng.u8(..);
+    value.extend((0..bytes).map(|i| (i as u8).wrapping_mul(31) ^ seed));
+    Bytes::from(value)
+}

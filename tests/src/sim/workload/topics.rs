@@ -1,0 +1,155 @@
+//! Topics and producing.
+
+use dure_engine::{Produce, Request};
+use dure_proto::{ProducerStamp, Sequence, TopicPartition, wire};
+
+use super::{Op, TOPICS, topic_config};
+use crate::sim::model::{Session, TopicShape};
+use crate::sim::world::World;
+
+/// Batches that a producer session has in flight to one partition at most.
+const SESSION_BATCHES_MAX: usize = 5;
+/// Records of one batch.
+const RECORDS_MAX: u32 = 3;
+
+impl World {
+    pub(super) fn create_topic(&mut self) {
+        let name = self.pick(&TOPICS).to_owned();
+        let partitions = self.rng.u32(1..=2);
+        let config = topic_config(&mut self.rng);
+        let topic = self.model.topics.entry(name.clone()).or_default();
+        if topic.shape.pending.is_some() || topic.purging {
+            return;
+        }
+        let after = match &topic.shape.now {
+            Some(now) => now.clone(),
+            None => {
+                topic.configs = vec![config];
+                TopicShape { partitions, config }
+            }
+        };
+        topic.shape.pending = Some(Some(after));
+        let create = wire::CreateTopic { name: name.clone(), partitions, config: Some(config) };
+        self.send(Request::CreateTopic(create), Op::Topic { name });
+    }
+
+    pub(super) fn alter_topic(&mut self) {
+        let name = self.pick(&TOPICS).to_owned();
+        let config = topic_config(&mut self.rng);
+        let more = self.rng.u8(0..4) == 0;
+        let Some(topic) = self.model.topics.get_mut(&name) else { return };
+        let Some(now) = topic.shape.now.clone() else { return };
+        if topic.shape.pending.is_some() || topic.purging {
+            return;
+        }
+        let partitions = if more { (now.partitions + 1).min(3) } else { now.partitions };
+        topic.configs.push(config);
+        topic.shape.pending = Some(Some(TopicShape { partitions, config }));
+        let alter = wire::AlterTopic {
+            name: name.clone(),
+            partitions: more.then_some(partitions),
+            config: Some(config),
+            force: true,
+        };
+        self.send(Request::AlterTopic(alter), Op::Topic { name });
+    }
+
+    pub(super) fn delete_or_purge_topic(&mut self) {
+        let name = self.pick(&TOPICS).to_owned();
+        let purge = self.rng.bool();
+        let Some(topic) = self.model.topics.get_mut(&name) else { return };
+        if topic.shape.pending.is_some() || topic.shape.now.is_none() || topic.purging {
+            return;
+        }
+        if purge {
+            topic.purging = true;
+            self.send(Request::PurgeTopic(wire::PurgeTopic { name: name.clone() }), Op::PurgeTopic { name });
+        } else {
+            topic.shape.pending = Some(None);
+            self.send(
+                Request::DeleteTopic(wire::DeleteTopic { name: name.clone() }),
+                Op::DeleteTopic { name },
+            );
+        }
+    }
+
+    pub(super) fn produce(&mut self) {
+        let Some(partition) = self.pick_partition() else { return };
+        let records = self.rng.u32(1..=RECORDS_MAX);
+        let bytes_max = self.knobs.value_bytes_max;
+        let batch = self.model.new_batch(&mut self.rng, partition, bytes_max, None, records);
+        self.send_batch(batch);
+    }
+
+    /// A session sends what follows, sends again what was not answered before a restart, or says something twice.
+    pub(super) fn produce_in_session(&mut self) {
+        while self.model.sessions.len() < 2 {
+            self.model.sessions.push(Session::default());
+        }
+        let at = self.rng.usize(0..2);
+        if self.model.sessions[at].producer.is_none() || self.rng.u8(0..40) == 0 {
+            self.model.sessions[at] = Session::default();
+            return self.send(Request::InitProducer, Op::InitProducer { session: at });
+        }
+        let producer = self.model.sessions[at].producer.expect("just looked");
+        let Some(partition) = self.pick_partition() else { return };
+        let again = self.rng.u8(0..4) == 0;
+        let nth = self.rng.usize(..);
+        let stream = self.model.sessions[at].streams.entry(partition).or_default();
+        if stream.sent < stream.unacked.len() {
+            let batch = stream.unacked[stream.sent];
+            stream.sent += 1;
+            self.count("batches sent again after a restart");
+            return self.send_batch(batch);
+        }
+        if again {
+            let recent = SESSION_BATCHES_MAX.saturating_sub(stream.unacked.len());
+            let recent = stream.acked.iter().rev().take(recent).chain(&stream.unacked);
+            let known: Vec<u64> = recent.copied().collect();
+            if !known.is_empty() {
+                self.count("batches sent twice");
+                return self.send_batch(known[nth % known.len()]);
+            }
+            return;
+        }
+        if stream.unacked.len() >= SESSION_BATCHES_MAX {
+            return;
+        }
+        let sequence = Sequence(stream.next_sequence);
+        let records = self.rng.u32(1..=RECORDS_MAX);
+        let stamp = ProducerStamp { producer, epoch: 0, sequence };
+        let bytes_max = self.knobs.value_bytes_max;
+        let batch = self.model.new_batch(&mut self.rng, partition, bytes_max, Some(stamp), records);
+        let stream = self.model.sessions[at].streams.get_mut(&partition).expect("just made");
+        stream.next_sequence += records;
+        stream.unacked.push_back(batch);
+        stream.sent = stream.unacked.len();
+        self.send_batch(batch);
+    }
+
+    pub(crate) fn send_batch(&mut self, id: u64) {
+        let batch = &self.model.batches[&id];
+        let produce = Produce {
+            partition: batch.partition,
+            batch: batch.bytes.clone(),
+            keyed: id.is_multiple_of(7),
+            record_bytes_max: batch.record_bytes_max,
+        };
+        self.send(Request::Produce(produce), Op::Produce { batch: id });
+    }
+
+    /// The session's batch is acknowledged: the front of what waits moves up.
+    pub(super) fn session_acked(&mut self, partition: TopicPartition, batch: u64) {
+        for session in &mut self.model.sessions {
+            let Some(stream) = session.streams.get_mut(&partition) else { continue };
+            if let Some(at) = stream.unacked.iter().position(|id| *id == batch) {
+                stream.unacked.remove(at);
+                stream.sent = stream.sent.saturating_sub(1);
+                stream.acked.push_back(batch);
+                if stream.acked.len() > SESSION_BATCHES_MAX {
+                    stream.acked.pop_front();
+                }
+            }
+        }
+    }
+}

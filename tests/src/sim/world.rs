@@ -1,0 +1,486 @@
+//! The world around one shard: its disk, its clock, its clients' connections, and the threads that would run its jobs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dure_engine::{
+    ConnectionId, Deliver, DeliverTo, DiskJob, DiskRef, Effect, Input, JobDone, Letter, LogView, Now,
+    ReplyTo, Request, Response, Shard, SimDisk, TopicTable, letter_batch,
+};
+use dure_proto::{Epoch, GroupId, LeaseToken, Offset, Record, TopicId, TopicPartition};
+use fastrand::Rng;
+
+use super::history::{History, Totals};
+use super::knobs::Knobs;
+use super::model::{Model, SubscriptionKey, read_value};
+use super::workload::Op;
+use super::{Checked, Violation, ensure};
+
+/// The wall clock begins here.
+const START_WALL_MS: u64 = 1_700_000_000_000;
+
+/// A record on its way to the dead letters.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LetterRequest {
+    group: GroupId,
+    source: TopicPartition,
+    offset: Offset,
+    from: (TopicPartition, Offset),
+}
+
+/// A message that a worker has in hand.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    pub(crate) group: String,
+    pub(crate) topic: String,
+    pub(crate) partition: TopicPartition,
+    pub(crate) offset: Offset,
+    pub(crate) token: LeaseToken,
+}
+
+/// What comes next is a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Crash {
+    Kill,
+    PowerCut,
+}
+
+pub(crate) struct World {
+    pub(crate) knobs: Knobs,
+    pub(crate) rng: Rng,
+    pub(crate) now: Now,
+    pub(crate) disk: SimDisk,
+    /// None while nothing runs.
+    pub(crate) shard: Option<Shard>,
+    /// Given out and not begun.
+    pub(crate) jobs: Vec<DiskJob>,
+    /// Done, and the shard was not told yet.
+    pub(crate) done: Vec<JobDone>,
+    pub(crate) letters: Vec<LetterRequest>,
+    pub(crate) views: BTreeMap<TopicPartition, LogView>,
+    pub(crate) topics: Arc<TopicTable>,
+    /// Dead-letter logs, with the topics that they are of.
+    pub(crate) letters_of: BTreeMap<TopicId, TopicId>,
+    /// Requests that were not answered yet.
+    pub(crate) asked: BTreeMap<ReplyTo, Op>,
+    pub(crate) subscriptions: BTreeMap<SubscriptionKey, (String, String)>,
+    pub(crate) held: Vec<Held>,
+    pub(crate) connections: Vec<ConnectionId>,
+    pub(crate) model: Model,
+    /// Grants of messages whose commit has no number yet.
+    grants_open: Vec<(String, TopicPartition, Offset, LeaseToken)>,
+    /// Groups that hold a partition, known once everything that is going out has gone out.
+    pub(crate) holds: Vec<(String, TopicPartition)>,
+    /// Purges that were answered, likewise.
+    pub(crate) purged: Vec<String>,
+    /// Of members that do not know their names yet.
+    pub(crate) assignments: BTreeMap<(String, String), dure_proto::wire::Assignment>,
+    answers: BTreeMap<u64, Response>,
+    pub(crate) last_number: u64,
+    /// A fault is armed or has struck: the shard may stop.
+    pub(crate) fault_armed: bool,
+    pub(crate) stopped: bool,
+    /// What ends this life when the armed number of changes to the disk is reached.
+    pub(crate) armed_crash: Option<Crash>,
+    pub(crate) epoch: Epoch,
+    /// The last turn had no effect.
+    is_idle: bool,
+    pub(crate) clean_shutdown: bool,
+    pub(crate) dir_sync_errors_seen: u64,
+    pub(crate) history: History,
+    pub(crate) totals: Totals,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, knobs: Knobs) -> World {
+        World {
+            knobs,
+            rng: Rng::with_seed(seed),
+            now: Now { mono_ms: 0, wall_ms: START_WALL_MS },
+            disk: SimDisk::new(seed),
+            shard: None,
+            jobs: Vec::new(),
+            done: Vec::new(),
+            letters: Vec::new(),
+            views: BTreeMap::new(),
+            topics: Arc::default(),
+            letters_of: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
+            held: Vec::new(),
+            connections: (1..=3).map(ConnectionId).collect(),
+            model: Model::default(),
+            grants_open: Vec::new(),
+            holds: Vec::new(),
+            purged: Vec::new(),
+            assignments: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            last_number: 100,
+            fault_armed: false,
+            stopped: false,
+            armed_crash: None,
+            epoch: Epoch(0),
+            is_idle: false,
+            clean_shutdown: false,
+            dir_sync_errors_seen: 0,
+            history: History::default(),
+            totals: Totals::default(),
+        }
+    }
+
+    /// The whole story of a seed.
+    pub(crate) fn run(&mut self) -> Checked {
+        self.recover("the first start")?;
+        for _ in 0..self.knobs.steps {
+            self.step()?;
+        }
+        self.end()
+    }
+
+    fn step(&mut self) -> Checked {
+        if self.stopped {
+            return self.crash_and_recover();
+        }
+        if self.rng.u32(0..1_000) < self.knobs.crash_per_mille {
+            return self.come_to_an_end();
+        }
+        if self.rng.u32(0..1_000) < self.knobs.fault_per_mille {
+            self.arm_fault();
+        }
+        if self.rng.u32(0..100) < self.knobs.clients_percent {
+            self.client_step()?;
+        } else {
+            self.machine_step()?;
+        }
+        self.pump()?;
+        if self.disk.is_off() {
+            return self.crash_and_recover();
+        }
+        Ok(())
+    }
+
+    /// One of the things that happen by themselves.
+    fn machine_step(&mut self) -> Checked {
+        match self.rng.u8(0..10) {
+            0..=3 => self.run_a_job(),
+            4..=6 => self.finish_a_job(),
+            7 => return self.return_a_letter(),
+            _ => {
+                let ms = match self.rng.u8(0..16) {
+                    0 => self.rng.u64(100..3_000),
+                    _ => self.rng.u64(0..25),
+                };
+                self.advance(ms);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn advance(&mut self, ms: u64) {
+        self.now = Now { mono_ms: self.now.mono_ms + ms, wall_ms: self.now.wall_ms + ms };
+    }
+
+    /// Any job that was given out, whatever the order: they run side by side.
+    pub(crate) fn run_a_job(&mut self) {
+        if self.jobs.is_empty() {
+            return;
+        }
+        let job = self.jobs.remove(self.rng.usize(0..self.jobs.len()));
+        self.note(format_args!("run {job:?}"));
+        self.done.push(job.run(&self.disk));
+    }
+
+    /// The shard hears of any job that was run.
+    pub(crate) fn finish_a_job(&mut self) {
+        if self.done.is_empty() {
+            return;
+        }
+        let done = self.done.remove(self.rng.usize(0..self.done.len()));
+        self.note(format_args!("tell {done:?}"));
+        self.handle(Input::JobDone(done));
+    }
+
+    pub(crate) fn return_a_letter(&mut self) -> Checked {
+        if self.letters.is_empty() {
+            return Ok(());
+        }
+        let request = self.letters.remove(self.rng.usize(0..self.letters.len()));
+        let LetterRequest { group, source, offset, from } = request;
+        let value = match self.views.get(&from.0) {
+            Some(view) if from.1 >= view.log_start => read_value(view, from.1)?,
+            _ => None,
+        };
+        let batch = match value {
+            Some(value) => {
+                let (offset_delta, timestamp_ms, key, headers) = (0, 0, None, Vec::new());
+                letter_batch(Ok(&Record { offset_delta, timestamp_ms, key, value, headers }))
+            }
+            None => letter_batch(Err("it cannot be read")),
+        };
+        self.note(format_args!("letter {source} {offset}"));
+        self.handle(Input::Letter(Letter { group, source, offset, batch }));
+        Ok(())
+    }
+
+    pub(crate) fn handle(&mut self, input: Input) {
+        let now = self.now;
+        self.shard.as_mut().expect("it runs").handle(now, input);
+    }
+
+    /// Lets the shard take its turn, and carries out what it wants.
+    pub(crate) fn pump(&mut self) -> Checked {
+        let Some(shard) = self.shard.as_mut() else { return Ok(()) };
+        shard.turn(self.now);
+        let effects = shard.take_effects();
+        self.is_idle = effects.is_empty();
+        for effect in effects {
+            self.perform(effect)?;
+        }
+        self.everything_went_out();
+        if self.stopped {
+            let waits = self.asked.iter().find(|(_, op)| !matches!(op, Op::Subscribe { .. }));
+            ensure!(waits.is_none(), "the shard stopped, and {waits:?} was told nothing");
+        }
+        Ok(())
+    }
+
+    /// Runs everything that is under way, in order, until nothing more happens.
+    pub(crate) fn settle_down(&mut self) -> Checked {
+        loop {
+            self.pump()?;
+            if self.stopped || self.disk.is_off() {
+                return Ok(());
+            }
+            if !self.jobs.is_empty() {
+                let job = self.jobs.remove(0);
+                self.done.push(job.run(&self.disk));
+            } else if !self.done.is_empty() {
+                let done = self.done.remove(0);
+                self.handle(Input::JobDone(done));
+            } else if !self.letters.is_empty() {
+                self.return_a_letter()?;
+            } else if self.is_idle {
+                return Ok(());
+            }
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) -> Checked {
+        match effect {
+            Effect::Job(job) => {
+                self.note(format_args!("job {job:?}"));
+                if let Some(seq) = job.commit_seq() {
+                    self.number_grants(seq.0);
+                }
+                self.jobs.push(job);
+            }
+            Effect::Reply { to, result } => return self.answered(to, result),
+            Effect::Deliver(deliver) => return self.delivered(deliver),
+            Effect::EndSubscription { connection, subscription, error } => {
+                self.note(format_args!("end {connection:?} {subscription:?}: {error}"));
+                self.unsubscribed((connection, subscription));
+            }
+            Effect::Assign { connection, assignment } => self.assigned(connection, assignment),
+            Effect::Publish(view) => return self.published(view),
+            Effect::Unpublish(partition) => {
+                self.note(format_args!("unpublish {partition}"));
+                self.views.remove(&partition);
+            }
+            Effect::TopicsChanged(table) => {
+                self.letters_of.extend(table.iter().filter_map(|t| Some((t.id, t.dead_letters_of?.1))));
+                self.topics = table;
+            }
+            Effect::FetchLetter { group, source, offset, reason, from } => {
+                self.note(format_args!("fetch {source} {offset} from {} {}: {reason}", from.0, from.1));
+                self.letters.push(LetterRequest { group, source, offset, from });
+            }
+            Effect::Stopped(why) => {
+                self.note(format_args!("stopped: {why}"));
+                ensure!(
+                    self.fault_armed || self.disk.is_off(),
+                    "the shard stopped, and nothing was wrong with the disk: {why}"
+                );
+                self.stopped = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn published(&mut self, view: LogView) -> Checked {
+        let LogView { partition, log_start, high_watermark, .. } = view;
+        self.note(format_args!("publish {partition} {log_start}..{high_watermark}"));
+        self.check_log_start(&view)?;
+        self.model.logs.entry(partition).or_default().see(&view)?;
+        self.views.insert(partition, view);
+        Ok(())
+    }
+
+    fn delivered(&mut self, deliver: Deliver) -> Checked {
+        let Deliver { connection, target, leases } = deliver;
+        let (subscription, (group, topic)) = match target {
+            DeliverTo::Subscription(subscription) => {
+                let key = (connection, subscription);
+                let Some(of) = self.subscriptions.get(&key) else {
+                    return Err(Violation(format!("a delivery to {key:?}, which has ended")));
+                };
+                (Some(key), of.clone())
+            }
+            DeliverTo::Receive(correlation) => {
+                let Some(Op::Receive { group, topic }) =
+                    self.asked.remove(&ReplyTo { connection, correlation })
+                else {
+                    return Err(Violation(format!(
+                        "a delivery to receive {correlation}, which nobody waits for"
+                    )));
+                };
+                (None, (group, topic))
+            }
+        };
+        *self.totals.operations.entry("messages delivered").or_default() += leases.len() as u64;
+        for lease in leases {
+            self.note(format_args!(
+                "lease {} {} to {connection:?} {subscription:?} of {group}: {:?}, attempt {}, {} ms",
+                lease.partition, lease.offset, lease.token, lease.attempt, lease.lease_ms
+            ));
+            ensure!(
+                self.model.tokens.insert(lease.token),
+                "lease token {:?} was given out twice",
+                lease.token
+            );
+            self.check_bytes(&lease)?;
+            let mono_ms = self.now.mono_ms;
+            let model = self.model.groups.entry(group.clone()).or_default();
+            let shape = model.shape.now.as_ref().and_then(|shape| shape.queue.as_ref());
+            let attempts_max = shape.map_or(u32::MAX, |queue| queue.attempts_max);
+            let part = model.parts.entry(lease.partition).or_default();
+            part.granted(&lease, subscription, attempts_max, mono_ms)?;
+            self.grants_open.push((group.clone(), lease.partition, lease.offset, lease.token));
+            self.held.push(Held {
+                group: group.clone(),
+                topic: topic.clone(),
+                partition: lease.partition,
+                offset: lease.offset,
+                token: lease.token,
+            });
+        }
+        Ok(())
+    }
+
+    /// What was leased can be read, and is what was produced.
+    fn check_bytes(&mut self, lease: &dure_engine::LeaseGrant) -> Checked {
+        let (partition, offset) = lease.bytes_at;
+        if self.rng.u8(0..3) > 0 {
+            return Ok(());
+        }
+        let Some(view) = self.views.get(&partition) else {
+            return Err(Violation(format!("{partition} is leased from, and readers do not see it")));
+        };
+        let Some(found) = read_value(view, offset)? else { return Ok(()) };
+        let wanted = self.model.value_at(lease.partition, lease.offset);
+        ensure!(
+            found.as_ref() == wanted,
+            "message {} of {} is not what was produced: {found:?} instead of {wanted:?}",
+            lease.offset,
+            lease.partition
+        );
+        Ok(())
+    }
+
+    /// Everything decided before a commit goes out is in it or in one before.
+    fn number_grants(&mut self, seq: u64) {
+        for (group, partition, offset, token) in std::mem::take(&mut self.grants_open) {
+            let part = self.model.groups.get_mut(&group).and_then(|group| group.parts.get_mut(&partition));
+            let grant = part.and_then(|part| part.messages.get_mut(&offset.0)?.grant.as_mut());
+            if let Some(grant) = grant.filter(|grant| grant.token == token) {
+                grant.commit = Some(seq);
+            }
+        }
+    }
+
+    fn everything_went_out(&mut self) {
+        for (group, partition) in std::mem::take(&mut self.holds) {
+            let part = self.model.groups.get_mut(&group).and_then(|group| group.parts.get_mut(&partition));
+            part.into_iter().for_each(|part| part.holds = true);
+        }
+        for name in std::mem::take(&mut self.purged) {
+            let id = self.model.topics.get(&name).and_then(|topic| topic.id);
+            for (_, log) in self.model.logs.iter_mut().filter(|(partition, _)| Some(partition.topic) == id) {
+                log.purge_bound = log.purge_bound.max(log.end);
+            }
+        }
+    }
+
+    pub(crate) fn unsubscribed(&mut self, key: SubscriptionKey) {
+        if self.subscriptions.remove(&key).is_some() {
+            self.subscription_gone(|of| of == key);
+        }
+    }
+
+    pub(crate) fn subscription_gone(&mut self, gone: impl Fn(SubscriptionKey) -> bool) {
+        for group in self.model.groups.values_mut() {
+            group.parts.values_mut().for_each(|part| part.unsubscribe(&gone));
+        }
+    }
+
+    /// Asks something that is answered without a commit.
+    pub(crate) fn ask(&mut self, request: Request) -> Result<Response, Violation> {
+        let what = format!("{request:?}");
+        let reply_to = self.next_reply_to();
+        self.asked.insert(reply_to, Op::Question);
+        self.handle(Input::Request { reply_to, request });
+        self.settle_down()?;
+        let answer = self.answers.remove(&reply_to.correlation);
+        answer.ok_or_else(|| Violation(format!("no answer to {what}")))
+    }
+
+    pub(crate) fn keep_answer(&mut self, to: ReplyTo, response: Response) {
+        self.answers.insert(to.correlation, response);
+    }
+
+    pub(crate) fn next_reply_to(&mut self) -> ReplyTo {
+        let connection = self.connections[self.rng.usize(0..self.connections.len())];
+        ReplyTo { connection, correlation: self.next_number() }
+    }
+
+    pub(crate) fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    pub(crate) fn disk_ref(&self) -> DiskRef {
+        Arc::new(self.disk.clone())
+    }
+
+    pub(crate) fn note(&mut self, what: std::fmt::Arguments<'_>) {
+        let at = self.now.mono_ms;
+        self.history.note(format_args!("{at:>8} {what}"));
+    }
+
+    pub(crate) fn count(&mut self, what: &'static str) {
+        *self.totals.operations.entry(what).or_default() += 1;
+    }
+
+    /// Takes over what the disk counted.
+    pub(crate) fn count_disk(&mut self) {
+        for (kind, count) in self.disk.injected().by_kind() {
+            *self.totals.faults.entry(kind).or_default() += count;
+        }
+    }
+
+    pub(crate) fn forget_life(&mut self) {
+        self.shard = None;
+        self.jobs.clear();
+        self.done.clear();
+        self.letters.clear();
+        self.views.clear();
+        self.letters_of.clear();
+        self.asked.clear();
+        self.subscriptions.clear();
+        self.grants_open.clear();
+        self.holds.clear();
+        self.purged.clear();
+        self.assignments.clear();
+        self.answers.clear();
+        (self.fault_armed, self.stopped, self.armed_crash) = (false, false, None);
+    }
+}
