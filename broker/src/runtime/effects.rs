@@ -142,12 +142,16 @@ impl Effects {
         }
     }
 
-    /// What the shard took and never answered: nobody knows what became of it.
-    pub(super) fn refuse_the_rest(&mut self) {
-        let error = || RequestError::ShardStopped("the broker went down before this was answered".to_owned());
+    /// What the shard took and never answered. A drained shard has answered all that it decided on, so that this was
+    /// only waiting; of one that stopped nobody knows.
+    pub(super) fn refuse_the_rest(&mut self, stopped: Option<&str>) {
+        let error = match stopped {
+            Some(why) => RequestError::ShardStopped(why.to_owned()),
+            None => RequestError::ShuttingDown,
+        };
         let rest: Vec<_> = self.pending.drain().collect();
         for (connection, pending) in rest {
-            self.answer(connection, pending, Err(error()));
+            self.answer(connection, pending, Err(error.clone()));
         }
     }
 

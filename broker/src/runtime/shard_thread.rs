@@ -44,7 +44,7 @@ impl ShardThread {
     fn run(mut self) {
         self.turn();
         while !(self.stopping && self.shard.is_drained()) {
-            let Some(first) = self.wait() else { return self.effects.refuse_the_rest() };
+            let Some(first) = self.wait() else { return self.effects.refuse_the_rest(self.shard.stopped()) };
             if let Some(message) = first {
                 self.handle(message);
                 for message in self.inbox.clone().try_iter().take(TURN_MESSAGES_MAX - 1) {
@@ -56,7 +56,7 @@ impl ShardThread {
         for message in self.inbox.clone().try_iter() {
             self.effects.refuse(message);
         }
-        self.effects.refuse_the_rest();
+        self.effects.refuse_the_rest(self.shard.stopped());
     }
 
     /// The next message; none inside when a timer is due, none at all when everyone who could send is gone.

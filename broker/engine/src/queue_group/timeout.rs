@@ -4,7 +4,7 @@ use dure_proto::Offset;
 use dure_proto::journal::QueueEvent;
 
 use super::message::Phase;
-use super::settings::{Jitter, TIMEOUTS_PER_TURN_MAX};
+use super::settings::TIMEOUTS_PER_TURN_MAX;
 use super::settle::returned;
 use super::table::LeaseTable;
 use crate::Now;
@@ -18,9 +18,9 @@ impl LeaseTable {
         next(&self.deadlines).into_iter().chain(next(&self.waits)).min()
     }
 
-    /// Ends leases and waits that are over, at most [`TIMEOUTS_PER_TURN_MAX`] of each. A started attempt that
-    /// ran out waits for the group's backoff, or dies if it was the last; one not started is back at once.
-    pub fn handle_timeout(&mut self, now: Now, jitter: Jitter, events: &mut Vec<QueueEvent>) {
+    /// Ends leases and waits that are over, at most [`TIMEOUTS_PER_TURN_MAX`] of each. A message whose lease ran out
+    /// is back at once: its worker is gone and the lease was wait enough. It dies if a started attempt was the last.
+    pub fn handle_timeout(&mut self, now: Now, events: &mut Vec<QueueEvent>) {
         for _ in 0..TIMEOUTS_PER_TURN_MAX {
             let Some((_, offset)) = self.waits.first().copied().filter(|(due, _)| *due <= now.mono_ms) else {
                 break;
@@ -30,10 +30,8 @@ impl LeaseTable {
         for _ in 0..TIMEOUTS_PER_TURN_MAX {
             let over = self.deadlines.first().copied().filter(|(deadline, _)| *deadline <= now.mono_ms);
             let Some((_, offset)) = over else { break };
-            let message = &self.messages[&offset];
-            if message.started {
-                let delay_ms = self.settings.backoff_ms(message.attempts, jitter.of(offset));
-                self.give_back(offset, delay_ms, "lease expired", now, events);
+            if self.messages[&offset].started {
+                self.give_back(offset, 0, "lease expired", now, events);
             } else {
                 self.decide(returned(offset, 0), now, events);
             }

@@ -211,13 +211,12 @@ impl Shard {
         for key in self.queues.take_due(now) {
             let partitions = self.state.queue_topic(key.0, key.1).map_or(0, |topic| topic.tables.len());
             for partition in (0..partitions).map(|p| PartitionId(p as u32)) {
-                let jitter = self.jitter();
                 self.commit_path.make_room();
                 let partition = TopicPartition { topic: key.1, partition };
                 let Some(table) = self.state.table(key.0, partition) else { continue };
                 let mut events = Vec::new();
                 if table.poll_timeout().is_some_and(|at| at <= now.mono_ms) {
-                    table.handle_timeout(now, jitter, &mut events);
+                    table.handle_timeout(now, &mut events);
                 }
                 self.commit_queue_events(key.0, partition, events);
             }
