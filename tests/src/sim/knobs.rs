@@ -31,7 +31,7 @@ pub(crate) struct Knobs {
 impl Knobs {
     pub(crate) fn of(seed: u64) -> Knobs {
         // Not the stream of numbers that the world draws from.
-        let mut rng = Rng::with_seed(seed ^ 0x6b6e_6f62_73);
+        let mut rng = Rng::with_seed(seed ^ 0x006b_6e6f_6273);
         let mut weights = [0; crate::sim::workload::KINDS];
         for weight in &mut weights {
             *weight = [0, 1, 4, 4, 8][rng.usize(0..5)];
