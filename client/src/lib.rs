@@ -53,3 +53,8 @@ pub use queue::{Action, Job, JobStream, QueueBuilder, ReceivedJob, Settled};
 pub use stream::{HighWatermark, MessageStream, Start, StreamBuilder};
 
 pub use dure_proto::{Compression, CompressionParseError, Receipt, ReceiptParseError};
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

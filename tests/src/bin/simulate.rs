@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use dure_tests::sim::{Run, Totals, run_seed};
+use dure_tests::sim::{Run, Totals, exhaustive, run_seed};
 
 /// How often it says how far it is.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
@@ -25,6 +25,9 @@ struct Options {
     /// How many run side by side.
     #[arg(long, default_value_t = 1)]
     threads: u64,
+    /// Instead of seeds: one small story, cut off at every I/O boundary and at those of the recoveries that follow.
+    #[arg(long, conflicts_with_all = ["seeds", "from", "threads"])]
+    exhaustive: bool,
     /// Print every seed with its history's hash, and the history if it is the only one.
     #[arg(long)]
     verbose: bool,
@@ -38,6 +41,14 @@ fn main() -> ExitCode {
         eprintln!("panic at {place}");
     }));
     let begun = Instant::now();
+    if options.exhaustive {
+        let done = exhaustive(true);
+        println!("{} boundaries, {} crashes in {:.1?}", done.boundaries, done.crashes, begun.elapsed());
+        return done.failure.map_or(ExitCode::SUCCESS, |what| {
+            println!("FAILED: {what}");
+            ExitCode::FAILURE
+        });
+    }
     let mut totals = Totals::default();
     let mut failed: Option<Run> = None;
     let threads = options.threads.max(1);

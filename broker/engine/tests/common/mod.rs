@@ -1,6 +1,6 @@
 //! Drives a shard on one thread: every job is run at once, every record fetched at once.
 
-#![allow(unreachable_pub, missing_docs)] // shared by several test binaries
+#![allow(unreachable_pub, missing_docs, dead_code)] // shared by several test binaries
 
 use std::sync::Arc;
 

@@ -1,0 +1,167 @@
+//! What the simulator found in recoveries, each as a short story.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{Driver, config};
+use dure_engine::*;
+use dure_proto::{Offset, ShardId, wire};
+
+const START: Now = Now { mono_ms: 0, wall_ms: 1_700_000_000_000 };
+
+fn simulated() -> (SimDisk, DiskRef) {
+    let disk = SimDisk::new(0);
+    (disk.clone(), Arc::new(disk))
+}
+
+#[test]
+fn a_piece_left_half_made_by_a_kill_does_not_keep_the_shard_from_starting() {
+    // The first piece is created, allocated, and filled with zeroes in 16 writes.
+    for changes in 0..30 {
+        let (sim, disk) = simulated();
+        sim.power_off_after(changes);
+        let opened = Shard::open(disk.clone(), ShardId(0), config(), START);
+        drop(opened);
+        sim.crash_process();
+        let mut driver = Driver::open(disk, START);
+        let photos = driver.topic("photos", 1);
+        assert_eq!(driver.produce(photos, &["a"]), Ok(Offset(0)), "after {changes} changes");
+    }
+}
+
+#[test]
+fn a_checkpoint_damaged_after_a_restart_is_replayed_around() {
+    let (sim, disk) = simulated();
+    for round in 0..3 {
+        let mut driver = Driver::open(disk.clone(), START);
+        if round == 0 {
+            driver.topic("photos", 1);
+        }
+        let photos = driver.partition("photos");
+        driver.produce(photos, &["a"]).expect("produced");
+        driver.shard.begin_shutdown(START);
+        driver.settle();
+        drop(driver);
+        sim.crash_process();
+        // The restart has nothing to replay: its first commit must not go into the piece that it would need.
+        drop(Driver::open(disk.clone(), START));
+        sim.crash_process();
+
+        let copy = sim.fork();
+        let newest = copy.snapshot_paths().into_iter().rfind(|path| path.ends_with(".checkpoint"));
+        copy.flip_bit(&newest.expect("a checkpoint"), 40, 0).expect("flipped");
+        let driver = Driver::open(Arc::new(copy), START);
+        assert!(matches!(&driver.report.findings[..], [Finding::CheckpointDamaged { .. }]));
+        let photos = driver.partition("photos");
+        assert_eq!(driver.read_all(photos, Offset(0)).len(), round + 1);
+    }
+}
+
+#[test]
+fn a_topic_deleted_by_a_commit_that_a_power_cut_takes_keeps_its_segments() {
+    let (sim, disk) = simulated();
+    let mut driver = Driver::open(disk.clone(), START);
+    let photos = driver.topic("photos", 1);
+    driver.produce(photos, &["a"]).expect("produced");
+    driver.shard.begin_shutdown(START);
+    driver.settle();
+    drop(driver);
+
+    // The deletion is written and not synced when the process is killed.
+    let mut driver = Driver::open(disk.clone(), START);
+    sim.power_off_after(1);
+    let delete = wire::DeleteTopic { name: "photos".into() };
+    let reply_to = ReplyTo { connection: ConnectionId(1), correlation: 1_000 };
+    let request = Request::DeleteTopic(delete);
+    driver.shard.handle(driver.now, Input::Request { reply_to, request });
+    driver.shard.turn(driver.now);
+    for effect in driver.shard.take_effects() {
+        if let Effect::Job(job) = effect {
+            drop(job.run(&*disk));
+        }
+    }
+    drop(driver);
+    sim.crash_process();
+
+    // The next recovery reads it, and the power is cut at each point of that: what was removed stays removed, and
+    // nothing else that was not synced survives.
+    for changes in 0..40 {
+        let copy = sim.fork();
+        copy.set_faults(SimFaults { past_cache: PastCache::AfterWriteBack, ..SimFaults::default() });
+        copy.power_off_after(changes);
+        drop(Shard::open(Arc::new(copy.clone()), ShardId(0), config(), START));
+        copy.crash_with(|unsynced| match unsynced.part {
+            UnsyncedPart::Entry => Survival::Kept,
+            _ => Survival::Lost,
+        });
+        let driver = Driver::open(Arc::new(copy), START);
+        assert!(!driver.report.findings.iter().any(Finding::is_damage), "{:?}", driver.report.findings);
+        if driver.topics.by_name("photos").is_some() {
+            assert_eq!(driver.read_all(photos, Offset(0)), ["a"], "after {changes} changes");
+        }
+    }
+}
+
+#[test]
+fn the_first_member_of_a_new_stream_group_joins() {
+    let (_, disk) = simulated();
+    let mut driver = Driver::open(disk, START);
+    driver.topic("photos", 1);
+    let join =
+        wire::JoinGroup { group: "readers".into(), topics: vec!["photos".into()], ..Default::default() };
+    let joined = driver.ask(Request::JoinGroup { join, client: "test".into() });
+    assert!(matches!(joined, Ok(Response::Joined(_))), "{joined:?}");
+}
+
+/// Takes one message and rejects it, without carrying out what the shard wants for it.
+fn reject_one(driver: &mut Driver, correlation: u64) -> Vec<Effect> {
+    let photos = driver.topic("photos", 1);
+    driver.produce(photos, &["a"]).expect("produced");
+    let lease = driver.receive("photos", "resize", 1)[0];
+    let receipt = dure_proto::Receipt {
+        partition: lease.partition.partition,
+        offset: lease.offset,
+        token: lease.token,
+    };
+    let items = vec![SettleItem { receipt, action: SettleAction::Reject { reason: "bad".into() } }];
+    let request = Request::Settle(Settle { topic: "photos".into(), group: "resize".into(), items });
+    let reply_to = ReplyTo { connection: ConnectionId(1), correlation };
+    driver.shard.handle(driver.now, Input::Request { reply_to, request });
+    driver.shard.turn(driver.now);
+    driver.shard.take_effects()
+}
+
+#[test]
+fn a_reject_that_waits_for_its_letter_is_answered_at_shutdown() {
+    let (_, disk) = simulated();
+    let mut driver = Driver::open(disk, START);
+    let effects = reject_one(&mut driver, 1_000);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::FetchLetter { .. })));
+    driver.shard.begin_shutdown(START);
+    driver.settle();
+    assert!(driver.shard.is_drained());
+    let answer = driver.replies.iter().find(|(to, _)| to.correlation == 1_000).map(|(_, result)| result);
+    assert!(
+        matches!(answer, Some(Ok(Response::Settled(results))) if results == &[Err(RequestError::ShuttingDown)]),
+        "{answer:?}"
+    );
+}
+
+#[test]
+fn a_dead_letter_is_redriven_only_once_it_can_be_read() {
+    let (_, disk) = simulated();
+    let mut driver = Driver::open(disk, START);
+    let wanted = reject_one(&mut driver, 1_000);
+    let fetch = wanted.iter().find_map(|effect| match effect {
+        Effect::FetchLetter { group, source, offset, .. } => Some((*group, *source, *offset)),
+        _ => None,
+    });
+    let (group, source, offset) = fetch.expect("the record is wanted");
+    let batch = common::batch(&["a"]);
+    driver.shard.handle(START, Input::Letter(Letter { group, source, offset, batch }));
+    // Buried in a commit that is not durable yet.
+    let redrive = wire::Redrive { topic: "photos".into(), group: "resize".into(), count_max: 0 };
+    assert!(matches!(driver.ask(Request::Redrive(redrive.clone())), Ok(Response::Count(0))));
+    assert!(matches!(driver.ask(Request::Redrive(redrive)), Ok(Response::Count(1))));
+}
