@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use dure_proto::{BatchHeader, GroupId, Offset, PartitionId, Receipt, TopicPartition, wire};
 
 use super::Shard;
-use crate::effect::{Effect, Letter};
+use crate::effect::Letter;
 use crate::queue_group::{SettleError, Settlement};
 use crate::request::{
     DeadLetterRef, ReplyTo, RequestError, Response, SETTLE_ITEMS_MAX, Settle, SettleItem, Settled,
@@ -229,8 +229,8 @@ impl Shard {
             );
             return Err(RequestError::Invalid(what));
         }
-        self.effects
-            .push(Effect::Reply { to: reply_to, result: Ok(Response::DeadLetters { letters, more }) });
+        // Their bytes are read next, which has to wait for those that were just buried.
+        self.reply_durably(reply_to, Response::DeadLetters { letters, more });
         Ok(())
     }
 
@@ -263,6 +263,7 @@ impl Shard {
         Ok(())
     }
 
+    /// `act` gets how many it may take at most and the end of the letters that can be read, and says how many it took.
     fn for_dead_letters(
         &mut self,
         topic: &str,
