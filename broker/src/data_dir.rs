@@ -248,6 +248,29 @@ mod tests {
         assert_eq!(format!("{:016x}", DataDir::open(&path).unwrap().salt()), first.salt);
     }
 
+    /// As `broker/engine/FORMAT.md` describes it.
+    #[test]
+    fn the_identity_file_is_as_it_was() {
+        let kept = include_str!("../tests/fixtures/format-v1.json");
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("FORMAT"), kept).unwrap();
+        let format = DataDir::open(root.path()).unwrap().format().clone();
+        let expected = Format {
+            format: 1,
+            cluster: "00112233445566778899aabbccddeeff".into(),
+            salt: "0123456789abcdef".into(),
+            shards: 1,
+        };
+        assert_eq!(format, expected);
+        assert_eq!(format!("{}\n", serde_json::to_string(&format).unwrap()), kept);
+
+        let (_, section) = include_str!("../engine/FORMAT.md").split_once("# The identity").unwrap();
+        let (section, _) = section.split_once("\n#").unwrap();
+        let keys = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+        let keys: Vec<&str> = keys.map(|(key, _)| key).collect();
+        assert_eq!(keys, ["format", "cluster", "salt", "shards"]);
+    }
+
     #[test]
     fn a_second_broker_is_refused_and_writes_nothing() {
         let root = tempfile::tempdir().unwrap();

@@ -10,6 +10,8 @@ mod effect;
 mod finding;
 #[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+mod format_document;
 mod inspect;
 mod job;
 mod journal;
