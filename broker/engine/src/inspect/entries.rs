@@ -27,14 +27,23 @@ pub(super) fn walk(segment: &Bytes) -> Vec<Found> {
                 at = next;
             }
             Err(what) => {
-                let next = (at + 1..segment.len()).find(|next| entry_at(segment, *next).is_ok());
-                let next = next.unwrap_or(segment.len());
+                let next = behind_damage(segment, at);
                 found.push(Found::Damage { bytes: at as u64..next as u64, what });
                 at = next;
             }
         }
     }
     found
+}
+
+/// Where to go on: behind the damaged entry if its header is whole, since a message may hold what looks like an entry;
+/// else at the next valid one.
+fn behind_damage(segment: &Bytes, at: usize) -> usize {
+    let end = segment.len();
+    match EntryHeader::parse(&segment[at..]) {
+        Ok(header) => end.min(at + header.entry_bytes()),
+        Err(_) => (at + 1..end).find(|next| entry_at(segment, *next).is_ok()).unwrap_or(end),
+    }
 }
 
 fn entry_at(segment: &Bytes, at: usize) -> Result<(EntryHeader, Bytes), String> {

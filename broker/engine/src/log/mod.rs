@@ -5,6 +5,8 @@ mod index;
 mod layout;
 mod mapped;
 mod segment;
+#[cfg(test)]
+mod tests;
 mod view;
 mod writer;
 

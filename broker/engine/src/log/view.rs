@@ -342,7 +342,7 @@ impl SegmentRead<'_> {
             return Ok(ReadOutcome::WouldWait);
         }
         let wanted = cursor.offset;
-        let mut position = from;
+        let mut position = self.behind_whole_headers(from)?;
         while position + (ENTRY_HEADER_BYTES as u64) <= self.bytes {
             let window = self.chunk(position, 2 * ENTRY_BYTES_MAX, Wait::MayWait)?.unwrap_or_default();
             for at in 0..window.len().saturating_sub(ENTRY_HEADER_BYTES) + 1 {
@@ -358,6 +358,19 @@ impl SegmentRead<'_> {
             position += ENTRY_BYTES_MAX as u64;
         }
         Ok(lose(cursor, self.end))
+    }
+
+    /// Passes over entries whose header is whole, and whose length is thus known, while their batch is not. Nothing
+    /// inside of them is looked at: a message may hold what looks like an entry.
+    fn behind_whole_headers(&self, from: u64) -> DiskResult<u64> {
+        let mut position = from;
+        loop {
+            let window = self.chunk(position, ENTRY_BYTES_MAX, Wait::MayWait)?.unwrap_or_default();
+            match EntryHeader::parse(&window) {
+                Ok(header) if self.valid_entry(&window).is_none() => position += header.entry_bytes() as u64,
+                _ => return Ok(position),
+            }
+        }
     }
 
     fn valid_entry(&self, bytes: &[u8]) -> Option<EntryHeader> {

@@ -1,0 +1,105 @@
+//! Reading a log whose segment is damaged.
+
+use std::sync::Arc;
+
+use dure_proto::wire::TopicConfig;
+use dure_proto::{
+    BatchBuilder, BatchHeader, Compression, ENTRY_HEADER_BYTES, EntryHeader, Offset, PartitionId, TopicId,
+    TopicPartition, patch_base, split_entries,
+};
+
+use super::{Cursor, LogLayout, LogView, LogWriter, ReadOutcome, Wait, log_dir, segment_path};
+use crate::disk::{Disk, DiskRef, OpenMode, SimDisk};
+use crate::inspect::dump;
+
+const PARTITION: TopicPartition = TopicPartition { topic: TopicId(1), partition: PartitionId(0) };
+
+fn entry(base: u64, value: &[u8]) -> (EntryHeader, Vec<u8>) {
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.push(None, Some(value), &[], 0).expect("fits");
+    let mut batch = builder.build(None).to_vec();
+    let header = EntryHeader::for_batch(&BatchHeader::parse(&batch).expect("a batch"), Offset(base), 5, 1);
+    patch_base(&mut batch, Offset(base), 1);
+    (header, [&header.encode()[..], &batch].concat())
+}
+
+/// A log of these messages, and where each entry begins in its one segment.
+fn log(values: &[&[u8]]) -> (SimDisk, LogView, Vec<u64>) {
+    let disk = SimDisk::new(1);
+    let shared: DiskRef = Arc::new(disk.clone());
+    let mut layout = LogLayout::new();
+    let mut writer = LogWriter::restore(shared, "shard-0000", PARTITION, &layout);
+    let config = TopicConfig { segment_bytes: 1 << 20, ..TopicConfig::default() };
+    let mut positions = Vec::new();
+    for (base, value) in values.iter().enumerate() {
+        let (header, bytes) = entry(base as u64, value);
+        let placement = layout.append(&header, &config);
+        positions.push(placement.position);
+        writer.write(placement, &header, &bytes).expect("written");
+    }
+    disk.open(&path(), OpenMode::ReadWrite).and_then(|file| file.sync()).expect("synced");
+    (disk, writer.view(), positions)
+}
+
+fn path() -> String {
+    segment_path(&log_dir("shard-0000", PARTITION), Offset::ZERO)
+}
+
+/// What a reader gets: offsets, or ranges that are lost.
+fn read(view: &LogView) -> Vec<(&'static str, u64, u64)> {
+    let (mut cursor, mut seen) = (Cursor::at(Offset::ZERO), Vec::new());
+    loop {
+        match view.read(&mut cursor, 64 << 10, Wait::MayWait).expect("reads") {
+            ReadOutcome::Entries(entries) => {
+                for item in split_entries(entries) {
+                    let (header, _) = item.expect("whole");
+                    seen.push(("entry", header.base_offset.0, header.end_offset().0));
+                }
+            }
+            ReadOutcome::Lost(range) => seen.push(("lost", range.start.0, range.end.0)),
+            ReadOutcome::AtEnd => return seen,
+            ReadOutcome::WouldWait => panic!("it may wait"),
+        }
+    }
+}
+
+#[test]
+fn an_entry_inside_a_message_was_served_behind_damage() {
+    let (_, forged) = entry(2, b"forged");
+    let (disk, view, positions) = log(&[b"zero", &forged, b"two", b"three"]);
+    let last_byte = positions[2] - 1;
+    disk.flip_bit(&path(), last_byte, 0).expect("flipped");
+    let expected = [("entry", 0, 1), ("lost", 1, 2), ("entry", 2, 3), ("entry", 3, 4)];
+    assert_eq!(read(&view), expected);
+
+    let mut cursor = Cursor::at(Offset(2));
+    let Ok(ReadOutcome::Entries(entries)) = view.read(&mut cursor, 64 << 10, Wait::MayWait) else {
+        panic!("entries")
+    };
+    assert!(entries.windows(3).any(|bytes| bytes == b"two"));
+    assert!(!entries.windows(6).any(|bytes| bytes == b"forged"));
+    let dumped = dump(&disk, &path(), 0).expect("shown");
+    assert_eq!(dumped.iter().filter(|line| line.kind == "entry").count(), 3);
+}
+
+#[test]
+fn damage_in_a_row_is_passed_over_entry_by_entry() {
+    let (disk, view, positions) = log(&[b"zero", b"one", b"two", b"three"]);
+    for damaged in [1, 2] {
+        let in_batch = positions[damaged] + ENTRY_HEADER_BYTES as u64 + 65;
+        disk.flip_bit(&path(), in_batch, 3).expect("flipped");
+    }
+    assert_eq!(read(&view), [("entry", 0, 1), ("lost", 1, 3), ("entry", 3, 4)]);
+}
+
+#[test]
+fn a_damaged_header_hides_nothing_behind_it() {
+    let (disk, view, positions) = log(&[b"zero", b"one", b"two"]);
+    for byte in 0..ENTRY_HEADER_BYTES as u64 {
+        disk.flip_bit(&path(), positions[1] + byte, 1).expect("flipped");
+        assert_eq!(read(&view), [("entry", 0, 1), ("lost", 1, 2), ("entry", 2, 3)], "byte {byte}");
+        disk.flip_bit(&path(), positions[1] + byte, 1).expect("flipped back");
+    }
+    disk.flip_bit(&path(), positions[2] + 50, 1).expect("flipped");
+    assert_eq!(read(&view), [("entry", 0, 1), ("entry", 1, 2), ("lost", 2, 3)]);
+}
