@@ -20,6 +20,7 @@ mod log;
 mod producers;
 mod queue_group;
 mod request;
+mod retention;
 mod shard;
 mod stream_group;
 mod time;

@@ -263,6 +263,7 @@ fn description(group: &GroupDescription) -> String {
             ("ordering", if settings.ordering == Ordering::Key { "key" } else { "none" }.to_owned()),
             ("dead-letter", settings.dead_letter_topic.clone().unwrap_or_else(|| "-".into())),
             ("hold", if settings.hold { "yes" } else { "no" }.to_owned()),
+            ("held", units::bytes(group.held_bytes)),
         ]);
     }
     let mut members =

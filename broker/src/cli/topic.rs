@@ -215,6 +215,12 @@ fn description(topic: &TopicDescription) -> String {
             )
             .expect("a string takes it");
         }
+        if partition.held_bytes > 0 {
+            let (number, bytes) = (partition.partition, units::bytes(partition.held_bytes));
+            let groups = partition.held_by.join(", ");
+            writeln!(text, "partition {number}: {bytes} are kept only because not settled by: {groups}")
+                .expect("a string takes it");
+        }
     }
     text
 }

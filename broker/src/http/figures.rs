@@ -11,6 +11,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::broker::Broker;
+use crate::clock::Clock;
 
 const PARTITIONS_SHOWN_MAX: usize = 10_000;
 const GROUPS_SHOWN_MAX: usize = 200;
@@ -31,6 +32,8 @@ struct GroupFigures {
     dead: u64,
     lag: u64,
     oldest_age_ms: u64,
+    held_bytes: u64,
+    held_age_ms: u64,
 }
 
 impl Figures {
@@ -70,6 +73,8 @@ async fn ask_groups(broker: &Broker) -> Vec<GroupFigures> {
 
 fn figures_of(group: wire::GroupDescription) -> GroupFigures {
     let sum = |field: fn(&wire::GroupPartition) -> u64| group.partitions.iter().map(field).sum();
+    let held_since_ms = group.partitions.iter().filter_map(|p| p.held_since_ms).min();
+    let now_ms = Clock::new().now().wall_ms;
     GroupFigures {
         ready: sum(|p| p.ready),
         leased: sum(|p| p.leased),
@@ -77,6 +82,8 @@ fn figures_of(group: wire::GroupDescription) -> GroupFigures {
         dead: sum(|p| p.dead),
         lag: sum(|p| p.lag),
         oldest_age_ms: group.partitions.iter().map(|p| p.oldest_age_ms).max().unwrap_or(0),
+        held_bytes: sum(|p| p.held_bytes),
+        held_age_ms: held_since_ms.map_or(0, |since_ms| now_ms.saturating_sub(since_ms)),
         name: group.name,
     }
 }
@@ -110,6 +117,12 @@ fn append_groups(groups: &[GroupFigures], text: &mut String) {
     family(text, "dure_group_lag", "Messages not settled or read.", rows, |row| (&row.0, row.1.lag));
     family(text, "dure_group_oldest_age_ms", "Age of the oldest of them.", rows, |row| {
         (&row.0, row.1.oldest_age_ms)
+    });
+    family(text, "dure_group_held_bytes", "Bytes kept only because not settled.", rows, |row| {
+        (&row.0, row.1.held_bytes)
+    });
+    family(text, "dure_group_held_age_ms", "How long the oldest of them is overdue.", rows, |row| {
+        (&row.0, row.1.held_age_ms)
     });
 }
 

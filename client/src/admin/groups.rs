@@ -136,6 +136,8 @@ pub struct GroupDescription {
     pub arrived: u64,
     /// Messages that were settled since the broker started.
     pub serviced: u64,
+    /// Bytes that retention would remove if this group had settled them.
+    pub held_bytes: u64,
     /// Settings of a queue group.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub settings: Option<QueueSettings>,
@@ -188,6 +190,10 @@ pub struct GroupPartition {
     pub arrived: u64,
     /// Messages that were settled since the broker started.
     pub serviced: u64,
+    /// Bytes that retention would remove if this group had settled them.
+    pub held_bytes: u64,
+    /// When the oldest of them was due to be removed, milliseconds since 1970; `None` if nothing is held.
+    pub held_since: Option<u64>,
 }
 
 impl GroupDescription {
@@ -217,6 +223,7 @@ impl GroupDescription {
             oldest_age_ms: partitions.iter().map(|p| p.oldest_age_ms).max().unwrap_or(0),
             arrived: sum(|p| p.arrived),
             serviced: sum(|p| p.serviced),
+            held_bytes: sum(|p| p.held_bytes),
             settings: group.queue.filter(|_| kind == GroupKind::Queue).map(QueueSettings::from_wire),
             partitions,
         })
@@ -247,6 +254,8 @@ impl GroupPartition {
             oldest_age_ms: row.oldest_age_ms,
             arrived: row.arrived,
             serviced: row.serviced,
+            held_bytes: row.held_bytes,
+            held_since: row.held_since_ms,
         }
     }
 }

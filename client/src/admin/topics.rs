@@ -236,6 +236,12 @@ pub struct PartitionDescription {
     /// Ranges that were damaged and cannot be read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<OffsetRange>,
+    /// Bytes that retention would remove if queue groups had settled them.
+    pub held_bytes: u64,
+    /// When the oldest of them was due to be removed, milliseconds since 1970; `None` if nothing is held.
+    pub held_since: Option<u64>,
+    /// The groups that hold them.
+    pub held_by: Vec<String>,
 }
 
 /// A place in a partition.
@@ -272,6 +278,9 @@ impl PartitionDescription {
             bytes: partition.bytes,
             segments: partition.segments,
             lost: lost.collect(),
+            held_bytes: partition.held_bytes,
+            held_since: partition.held_since_ms,
+            held_by: partition.held_by,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dure_tests::harness::{Broker, eventually, listing};
+use dure_tests::harness::{Broker, eventually, http_get, listing};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -66,6 +66,7 @@ fn what_a_queue_group_has_not_settled_is_held_unless_it_opts_out() {
     produce(&broker, 120);
     std::thread::sleep(Duration::from_millis(2500));
     assert_eq!(start_offset(&broker), 0, "nobody has settled the first one");
+    assert_held(&broker);
     broker.crash();
     let mut received = 0;
     while received < 70 {
@@ -80,6 +81,28 @@ fn what_a_queue_group_has_not_settled_is_held_unless_it_opts_out() {
     // Who does not hold has lost what is gone, and is told no more of it.
     let careless = broker.json("group describe careless");
     assert_eq!(careless["lag"], json!(120 - start_offset(&broker)), "{careless}");
+}
+
+/// What is held is shown, who holds it, and since when.
+fn assert_held(broker: &Broker) {
+    let [holding, careless] = ["holding", "careless"].map(|g| broker.json(&format!("group describe {g}")));
+    let row = &holding["partitions"][0];
+    assert!(row["held_bytes"].as_u64().unwrap() > 60 << 10, "{holding}");
+    assert!(row["held_since"].as_u64().unwrap() > 1_700_000_000_000, "{holding}");
+    assert_eq!(holding["held_bytes"], row["held_bytes"]);
+    assert_eq!(
+        (&careless["held_bytes"], &careless["partitions"][0]["held_since"]),
+        (&json!(0), &Value::Null)
+    );
+    let topic = partition(broker);
+    assert_eq!(
+        (&topic["held_bytes"], &topic["held_since"], &topic["held_by"]),
+        (&row["held_bytes"], &row["held_since"], &json!(["holding"]))
+    );
+    let (_, metrics) = http_get(broker.http(), "/metrics");
+    let line = format!("dure_group_held_bytes{{group=\"holding\"}} {}", row["held_bytes"]);
+    assert!(metrics.contains(&line), "{metrics}");
+    assert!(!metrics.contains("dure_group_held_age_ms{group=\"holding\"} 0\n"), "{metrics}");
 }
 
 #[test]

@@ -100,12 +100,22 @@ impl LogLayout {
         self.log_end
     }
 
+    /// Largest append time of the active segment, if there is one.
+    pub(crate) fn last_ms(&self) -> Option<u64> {
+        self.segments.back().map(|active| active.last_ms)
+    }
+
     pub(crate) fn lost(&self) -> &[Range<Offset>] {
         &self.lost
     }
 
     pub(crate) fn segments(&self) -> impl ExactSizeIterator<Item = &SegmentMeta> {
         self.segments.iter()
+    }
+
+    /// The segment of that number, counted from the oldest.
+    pub(crate) fn segment(&self, at: usize) -> &SegmentMeta {
+        &self.segments[at]
     }
 
     pub(crate) fn bytes(&self) -> u64 {
@@ -149,37 +159,6 @@ impl LogLayout {
         active.last_ms = active.last_ms.max(header.append_time_ms);
         self.log_end = active.end;
         placement
-    }
-
-    /// Where retention would move the log's start: behind whole segments only, never behind `hold`.
-    pub(crate) fn expired_upto(
-        &self,
-        wall_ms: u64,
-        config: &TopicConfig,
-        hold: Option<Offset>,
-    ) -> Option<Offset> {
-        let mut bytes = self.bytes();
-        let mut upto = self.log_start;
-        for segment in &self.segments {
-            let active = segment.end == self.log_end;
-            let too_old = config
-                .retention_ms
-                .is_some_and(|retention_ms| segment.last_ms.saturating_add(retention_ms) < wall_ms);
-            let too_many = !active && config.retention_bytes.is_some_and(|bytes_max| bytes > bytes_max);
-            if !(too_old || too_many) || hold.is_some_and(|hold| segment.end > hold) {
-                break;
-            }
-            bytes -= segment.bytes;
-            upto = segment.end;
-        }
-        (upto > self.log_start).then_some(upto)
-    }
-
-    /// Where the log's start goes if nobody needs what lies below `settled`: behind whole sealed segments, and behind
-    /// the active one only if all of it is settled.
-    pub(crate) fn settled_upto(&self, settled: Offset) -> Option<Offset> {
-        let upto = self.segments.iter().take_while(|segment| segment.end <= settled).last()?.end;
-        (upto > self.log_start).then_some(upto)
     }
 
     /// Moves the log's start up and forgets the segments that lie wholly below it. Returns their base offsets.
@@ -233,21 +212,6 @@ mod tests {
         let mut at = |base, ms| layout.append(&entry(base, 10, ms), &config()).segment.0;
         assert_eq!([at(0, 0), at(10, 0), at(20, 0), at(30, 1_001)], [0, 0, 20, 30]);
         layout.check();
-    }
-
-    #[test]
-    fn retention_takes_whole_segments_and_respects_the_hold() {
-        let mut layout = LogLayout::new();
-        for (base, ms) in [(0, 0), (10, 0), (20, 5_000), (30, 5_000), (40, 20_000)] {
-            layout.append(&entry(base, 10, ms), &config());
-        }
-        assert_eq!(layout.expired_upto(7_999, &config(), None), None);
-        assert_eq!(layout.expired_upto(8_001, &config(), None), Some(Offset(20)));
-        assert_eq!(layout.expired_upto(13_001, &config(), Some(Offset(39))), Some(Offset(20)));
-        assert_eq!(layout.expired_upto(90_000, &config(), None), Some(Offset(50)));
-        assert_eq!(layout.move_start(Offset(40)), [Offset(0), Offset(20)]);
-        layout.check();
-        assert_eq!((layout.log_start(), layout.log_end()), (Offset(40), Offset(50)));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The log of one partition: segments as the journal's sorted form. `layout` says what lies where, `writer` puts it
 //! there, `view` is what readers see.
 
+mod expiry;
 mod index;
 mod layout;
 mod mapped;
@@ -10,6 +11,7 @@ mod tests;
 mod view;
 mod writer;
 
+pub(crate) use expiry::{Held, Judge};
 pub(crate) use index::{IndexEntry, IndexWriter, SegmentIndex};
 pub(crate) use layout::{LogLayout, Placement, SegmentMeta};
 #[cfg(test)]

@@ -36,7 +36,9 @@ impl Shard {
             if self.checkpoint_due() && self.commit_path.can_attach_checkpoint() {
                 self.checkpoint.running = true;
                 self.checkpoint.wanted = false;
-                self.commit_path.attach_checkpoint(self.state.snapshot(now));
+                let retention_ms = Some(self.retention.at(now));
+                let checkpoint = Checkpoint { retention_ms, ..self.state.snapshot(now) };
+                self.commit_path.attach_checkpoint(checkpoint);
             }
         }
         let steps = self.commit_path.take_idle_steps();

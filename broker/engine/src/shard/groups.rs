@@ -259,6 +259,8 @@ impl Shard {
             let Some(topic) = self.state.catalogue.table().by_id(*id) else { continue };
             for (partition, table) in topic.all_partitions().zip(&side.tables) {
                 let counts = table.counts();
+                let holds = queue.settings.hold.then(|| self.held_by(now, topic, partition, table.floor()));
+                let held = holds.unwrap_or_default();
                 rows.push(wire::GroupPartition {
                     topic: topic.name.clone(),
                     partition: partition.partition.0,
@@ -272,6 +274,8 @@ impl Shard {
                     oldest_age_ms: self.age_ms(now, partition, table.oldest_unsettled()),
                     arrived: table.arrived(),
                     serviced: table.serviced(),
+                    held_bytes: held.bytes,
+                    held_since_ms: held.since_ms,
                 });
             }
         }

@@ -1,8 +1,10 @@
 //! What comes round by itself: expired leases and sessions, retention, free space.
 
 use super::Shard;
+use crate::catalogue::TopicInfo;
 use crate::effect::Effect;
 use crate::job::{DiskJob, Job};
+use crate::log::Held;
 use crate::time::Now;
 use dure_proto::{Offset, TopicPartition, wire};
 
@@ -11,6 +13,7 @@ impl Shard {
         self.queue_timeouts(now);
         self.stream_timeouts(now);
         if now.mono_ms >= self.housekeeping_at_ms {
+            self.retention.advance(now);
             self.housekeeping_at_ms = now.mono_ms + self.config.housekeeping_ms;
             self.effects.push(Effect::Job(DiskJob(Job::CheckSpace)));
             self.apply_retention(now);
@@ -18,6 +21,10 @@ impl Shard {
     }
 
     fn apply_retention(&mut self, now: Now) {
+        let at_ms = self.retention.at(now);
+        for log in self.state.logs.values_mut().filter(|log| log.layout.last_ms() > Some(at_ms)) {
+            log.seen_ahead.note(log.layout.log_end(), at_ms);
+        }
         let moves: Vec<(TopicPartition, Offset)> =
             self.state.logs.keys().filter_map(|p| Some((*p, self.expired_upto(now, *p)?))).collect();
         for (partition, offset) in moves {
@@ -29,13 +36,14 @@ impl Shard {
     /// where the topic is a work queue, or the dead letters that nobody needs any more.
     fn expired_upto(&self, now: Now, partition: TopicPartition) -> Option<Offset> {
         let topic = self.state.catalogue.table().by_id(partition.topic)?;
-        let layout = &self.state.logs.get(&partition)?.layout;
+        let log = self.state.logs.get(&partition)?;
+        let layout = &log.layout;
         if let Some((group, source)) = topic.dead_letters_of {
             let first_letter = self.state.first_letter(group, TopicPartition { topic: source, ..partition });
             return layout.settled_upto(first_letter.unwrap_or(layout.log_end()));
         }
         let hold = self.state.settled_upto(partition, |group| group.settings.hold);
-        let expired = layout.expired_upto(now.wall_ms, &topic.config, hold);
+        let expired = layout.expired_upto(log.judge(self.retention.at(now), &topic.config), hold);
         let settled = match topic.config.cleanup() {
             wire::Cleanup::DeleteWhenSettled => {
                 let settled = self.state.settled_upto(partition, |_| true);
@@ -44,5 +52,17 @@ impl Shard {
             _ => None,
         };
         expired.max(settled)
+    }
+
+    /// What one queue group keeps of a log that retention would remove.
+    pub(super) fn held_by(
+        &self,
+        now: Now,
+        topic: &TopicInfo,
+        partition: TopicPartition,
+        floor: Offset,
+    ) -> Held {
+        let Some(log) = self.state.logs.get(&partition) else { return Held::default() };
+        log.layout.held(log.judge(self.retention.at(now), &topic.config), floor)
     }
 }

@@ -28,6 +28,7 @@ use crate::journal::{COMMIT_BYTES_MAX, COMMIT_BYTES_SOFT};
 use crate::log::LogWriter;
 use crate::queue_group::{Jitter, TokenSource};
 use crate::request::{ReplyTo, Request, RequestError, Response};
+use crate::retention::RetentionClock;
 use crate::time::Now;
 use commit_path::{CommitPath, Step};
 pub(crate) use open::shard_dir;
@@ -101,6 +102,7 @@ pub struct Shard {
     /// When the next empty commit is due, if one is wanted.
     stamp_at_ms: Option<u64>,
     housekeeping_at_ms: u64,
+    retention: RetentionClock,
     available_bytes: Option<u64>,
     checkpoint: Checkpointing,
     /// Set once the shard met an error that it cannot go on from.
@@ -231,7 +233,7 @@ impl Shard {
             Request::AlterTopic(alter) => self.alter_topic(now, reply_to, &alter),
             Request::DeleteTopic(delete) => self.delete_topic(now, reply_to, &delete),
             Request::PurgeTopic(purge) => self.purge_topic(now, reply_to, &purge),
-            Request::DescribeTopics(describe) => self.describe_topics(reply_to, &describe),
+            Request::DescribeTopics(describe) => self.describe_topics(now, reply_to, &describe),
             Request::CreateGroup(create) => self.create_group(now, reply_to, &create),
             Request::ListGroups => self.describe_groups(now, reply_to, None),
             Request::DescribeGroup(describe) => self.describe_groups(now, reply_to, Some(&describe.name)),

@@ -24,6 +24,7 @@ use crate::journal::{
 };
 use crate::log::{LogLayout, LogWriter, log_dir, segment_path};
 use crate::queue_group::TokenSource;
+use crate::retention::RetentionClock;
 use crate::time::Now;
 
 /// Smallest journal piece with the default bounds of a commit: the largest one fits.
@@ -169,6 +170,10 @@ impl Shard {
             effects: Vec::new(),
             stamp_at_ms: None,
             housekeeping_at_ms: now.mono_ms,
+            retention: RetentionClock::new(
+                now,
+                checkpoint.as_ref().and_then(|checkpoint| checkpoint.retention_ms),
+            ),
             checkpoint: Checkpointing {
                 running: false,
                 wanted: report.commits > 0 || checkpoint.is_none(),

@@ -25,13 +25,14 @@ impl Shard {
         self.check_produce(produce)?;
         let batch =
             BatchHeader::parse(&produce.batch).map_err(|error| RequestError::Invalid(error.to_string()))?;
+        let append_time_ms = self.retention.append_ms(now);
         let log = &self.state.logs[&partition];
         if let Some(stamp) = &batch.producer
             && let Admission::Duplicate(base_offset) =
                 log.producers.admit(partition, stamp, batch.record_count)?
         {
             // The first one may still be on its way to the disk.
-            self.reply_durably(reply_to, Response::Produced { base_offset, append_time_ms: now.wall_ms });
+            self.reply_durably(reply_to, Response::Produced { base_offset, append_time_ms });
             return Ok(());
         }
         if produce.keyed
@@ -40,7 +41,7 @@ impl Shard {
             self.commit_event(now, event::Event::TopicKeyed(TopicKeyed { topic: partition.topic.0 }));
         }
         let base_offset = self.append(now, partition, &batch, &produce.batch);
-        self.reply_durably(reply_to, Response::Produced { base_offset, append_time_ms: now.wall_ms });
+        self.reply_durably(reply_to, Response::Produced { base_offset, append_time_ms });
         Ok(())
     }
 
@@ -53,7 +54,8 @@ impl Shard {
         bytes: &[u8],
     ) -> dure_proto::Offset {
         let base_offset = self.state.logs[&partition].layout.log_end();
-        let header = EntryHeader::for_batch(batch, base_offset, now.wall_ms, self.commit_path.epoch_low());
+        let append_time_ms = self.retention.append_ms(now);
+        let header = EntryHeader::for_batch(batch, base_offset, append_time_ms, self.commit_path.epoch_low());
         let placement = self.state.apply_batch(partition, &header, batch.producer.as_ref());
         let placement = placement.expect("the log's end is free");
         self.commit_path.push_batch(partition, placement, header, bytes);

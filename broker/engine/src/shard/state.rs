@@ -11,9 +11,10 @@ use dure_proto::{EntryHeader, GroupId, Offset, PartitionId, ProducerStamp, Topic
 
 use super::commit_path::Step;
 use crate::catalogue::Catalogue;
-use crate::log::{LogLayout, Placement};
+use crate::log::{Judge, LogLayout, Placement};
 use crate::producers::Producers;
 use crate::queue_group::{Dispatcher, LeaseSettings, LeaseTable};
+use crate::retention::SeenAhead;
 use crate::stream_group::StreamGroup;
 use crate::time::Now;
 
@@ -26,12 +27,13 @@ pub(crate) struct LogState {
     pub(crate) producers: Producers,
     /// Append times at some offsets, ascending. Exact for recent ones, sparser for older.
     time_marks: VecDeque<(Offset, u64)>,
+    pub(crate) seen_ahead: SeenAhead,
 }
 
 impl LogState {
     fn new(layout: LogLayout, producers: Producers) -> LogState {
         let time_marks = layout.segments().map(|segment| (segment.base, segment.first_ms)).collect();
-        LogState { layout, producers, time_marks }
+        LogState { layout, producers, time_marks, seen_ahead: SeenAhead::default() }
     }
 
     fn mark(&mut self, offset: Offset, append_time_ms: u64) {
@@ -44,6 +46,11 @@ impl LogState {
             });
         }
         self.time_marks.push_back((offset, append_time_ms));
+    }
+
+    /// By what retention judges this log at a time.
+    pub(crate) fn judge<'a>(&'a self, at_ms: u64, config: &'a wire::TopicConfig) -> Judge<'a> {
+        Judge { at_ms, config, seen: &self.seen_ahead }
     }
 
     /// When the record at an offset was appended, or an earlier one near it.
@@ -195,14 +202,22 @@ impl State {
         partition: TopicPartition,
         counts: impl Fn(&QueueGroup) -> bool,
     ) -> Option<Offset> {
-        let groups = self.queue_groups_of.get(&partition.topic)?;
-        let floors = groups.iter().filter_map(|group| match &self.groups.get(group)?.kind {
-            GroupKind::Queue(queue) if counts(queue) => {
-                Some(queue.topics.get(&partition.topic)?.tables.get(partition.partition.0 as usize)?.floor())
-            }
-            _ => None,
-        });
-        floors.min()
+        self.floors(partition, counts).map(|(_, floor)| floor).min()
+    }
+
+    /// How far each queue group that satisfies `counts` has settled a partition, by name.
+    pub(crate) fn floors(
+        &self,
+        partition: TopicPartition,
+        counts: impl Fn(&QueueGroup) -> bool,
+    ) -> impl Iterator<Item = (&str, Offset)> {
+        let groups = self.queue_groups_of.get(&partition.topic).into_iter().flatten();
+        groups.filter_map(move |group| {
+            let group = self.groups.get(group)?;
+            let GroupKind::Queue(queue) = &group.kind else { return None };
+            let side = queue.topics.get(&partition.topic).filter(|_| counts(queue))?;
+            Some((&*group.name, side.tables.get(partition.partition.0 as usize)?.floor()))
+        })
     }
 
     /// The first dead letter of a partition that a group still needs.

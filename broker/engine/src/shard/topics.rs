@@ -1,7 +1,7 @@
 //! Requests about topics.
 
 use dure_proto::journal::{LogStartMoved, TopicDeleted, event};
-use dure_proto::{TopicPartition, wire};
+use dure_proto::{Offset, TopicPartition, wire};
 
 use super::Shard;
 use crate::catalogue::TopicInfo;
@@ -73,7 +73,7 @@ impl Shard {
         Ok(())
     }
 
-    pub(super) fn move_log_start(&mut self, now: Now, partition: TopicPartition, offset: dure_proto::Offset) {
+    pub(super) fn move_log_start(&mut self, now: Now, partition: TopicPartition, offset: Offset) {
         let moved =
             LogStartMoved { topic: partition.topic.0, partition: partition.partition.0, offset: offset.0 };
         self.commit_event(now, event::Event::LogStartMoved(moved));
@@ -82,6 +82,7 @@ impl Shard {
 
     pub(super) fn describe_topics(
         &mut self,
+        now: Now,
         reply_to: ReplyTo,
         describe: &wire::DescribeTopics,
     ) -> Result<(), RequestError> {
@@ -94,16 +95,22 @@ impl Shard {
                 describe.names.iter().map(find).collect::<Result<_, _>>()?
             }
         };
-        let descriptions = topics.iter().map(|topic| self.describe_topic(topic)).collect();
+        let descriptions = topics.iter().map(|topic| self.describe_topic(now, topic)).collect();
         self.effects.push(Effect::Reply { to: reply_to, result: Ok(Response::Topics(descriptions)) });
         Ok(())
     }
 
-    fn describe_topic(&self, topic: &TopicInfo) -> wire::TopicDescription {
+    fn describe_topic(&self, now: Now, topic: &TopicInfo) -> wire::TopicDescription {
         let partitions = topic.all_partitions().filter_map(|partition| {
             // Readers see what is durable, and so does a description.
             let view = self.writers.get(&partition)?.view();
             let layout = &self.state.logs.get(&partition)?.layout;
+            let floors: Vec<(&str, Offset)> =
+                self.state.floors(partition, |group| group.settings.hold).collect();
+            let held_by_one = |floor| self.held_by(now, topic, partition, floor);
+            let holders = floors.iter().filter(|(_, floor)| held_by_one(*floor).bytes > 0);
+            let held_by: Vec<String> = holders.map(|(name, _)| (*name).to_owned()).collect();
+            let held = floors.iter().map(|(_, floor)| *floor).min().map(held_by_one).unwrap_or_default();
             let lost = layout.lost().iter().map(|r| wire::OffsetRange { from: r.start.0, to: r.end.0 });
             Some(wire::PartitionDescription {
                 partition: partition.partition.0,
@@ -112,6 +119,9 @@ impl Shard {
                 bytes: view.bytes,
                 segments: layout.segments().len() as u32,
                 lost: lost.collect(),
+                held_bytes: held.bytes,
+                held_since_ms: held.since_ms,
+                held_by,
             })
         });
         wire::TopicDescription {

@@ -1,0 +1,206 @@
+//! What is deleted and what is held, as stories: by time, by size, under clocks that jump.
+
+mod common;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use common::Driver;
+use dure_engine::*;
+use dure_proto::wire::{Cleanup, TopicConfig};
+use dure_proto::{BatchBuilder, Compression, Offset, TopicPartition, wire};
+
+const START: Now = Now { mono_ms: 0, wall_ms: 1_700_000_000_000 };
+const DAY_MS: u64 = 24 * 3_600_000;
+/// A batch of one record of this size fills most of the smallest segment.
+const RECORD_BYTES: usize = 12 << 10;
+
+fn topic(driver: &mut Driver, config: TopicConfig) -> TopicPartition {
+    let config = TopicConfig { segment_bytes: 16 << 10, ..config };
+    let create = wire::CreateTopic { name: "t".into(), partitions: 1, config: Some(config) };
+    driver.ask(Request::CreateTopic(create)).expect("created");
+    driver.partition("t")
+}
+
+fn simulated() -> DiskRef {
+    Arc::new(SimDisk::new(1))
+}
+
+fn kept_for(retention_ms: u64) -> TopicConfig {
+    TopicConfig { retention_ms: Some(retention_ms), ..default_topic_config() }
+}
+
+/// One segment each, with whatever time the producer says.
+fn produce(driver: &mut Driver, partition: TopicPartition, segments: usize, timestamp_ms: i64) {
+    for _ in 0..segments {
+        let mut builder = BatchBuilder::new(Compression::None);
+        builder.push(None, Some(&[7; RECORD_BYTES]), &[], timestamp_ms).expect("fits");
+        let (batch, record_bytes_max): (Bytes, u32) = (builder.build(None), RECORD_BYTES as u32);
+        let produce = Produce { partition, batch, keyed: false, record_bytes_max };
+        driver.ask(Request::Produce(produce)).expect("produced");
+    }
+}
+
+/// So many passes of housekeeping, a second apart.
+fn pass(driver: &mut Driver, seconds: u64) {
+    (0..seconds).for_each(|_| driver.advance(1_000));
+}
+
+fn start(driver: &Driver, partition: TopicPartition) -> u64 {
+    driver.views[&partition].log_start.0
+}
+
+fn described(driver: &mut Driver) -> wire::PartitionDescription {
+    let describe = wire::DescribeTopics { names: vec!["t".into()] };
+    match driver.ask(Request::DescribeTopics(describe)).expect("described") {
+        Response::Topics(mut topics) => topics.remove(0).partitions.remove(0),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn group(driver: &mut Driver, name: &str, hold: bool) {
+    let create = wire::CreateGroup {
+        name: name.into(),
+        kind: wire::GroupKind::Queue as i32,
+        topics: vec!["t".into()],
+        queue: Some(wire::QueueSettings { hold, ..default_queue_settings() }),
+    };
+    driver.ask(Request::CreateGroup(create)).expect("created");
+}
+
+fn work_off(driver: &mut Driver, name: &str, count: u32) {
+    for lease in driver.receive("t", name, count) {
+        driver.settle_one("t", name, &lease, SettleAction::Ack).expect("acknowledged");
+    }
+}
+
+#[test]
+fn what_nobody_writes_to_any_more_expires_too() {
+    let mut driver = Driver::open(simulated(), START);
+    let t = topic(&mut driver, kept_for(10_000));
+    produce(&mut driver, t, 1, 0);
+    pass(&mut driver, 9);
+    assert_eq!(start(&driver, t), 0);
+    pass(&mut driver, 3);
+    assert_eq!((start(&driver, t), driver.views[&t].bytes), (1, 0), "the only segment, which never rolled");
+    produce(&mut driver, t, 1, 0);
+    assert_eq!(driver.read_batch(t, Offset(1)).expect("there").0, Offset(1));
+}
+
+#[test]
+fn a_producers_timestamp_neither_deletes_nor_keeps() {
+    for timestamp_ms in [0, i64::MAX, i64::MIN, START.wall_ms as i64 + 3650 * DAY_MS as i64] {
+        let mut driver = Driver::open(simulated(), START);
+        let t = topic(&mut driver, kept_for(10_000));
+        produce(&mut driver, t, 2, timestamp_ms);
+        pass(&mut driver, 9);
+        assert_eq!(start(&driver, t), 0, "{timestamp_ms}");
+        pass(&mut driver, 3);
+        assert_eq!(start(&driver, t), 2, "{timestamp_ms}");
+    }
+}
+
+#[test]
+fn a_clock_that_jumps_ahead_does_not_delete_everything() {
+    let disk = simulated();
+    let mut driver = Driver::open(disk.clone(), START);
+    let t = topic(&mut driver, kept_for(7 * DAY_MS));
+    produce(&mut driver, t, 20, 0);
+    driver.now.wall_ms += 3650 * DAY_MS;
+    pass(&mut driver, 3_600);
+    assert_eq!(start(&driver, t), 0, "an hour after the jump");
+    // The broker is started again, and the clock is still wrong.
+    driver.shard.begin_shutdown(driver.now);
+    driver.settle();
+    let mut driver = Driver::open(disk, Now { mono_ms: 0, ..driver.now });
+    pass(&mut driver, 1_800);
+    assert_eq!(start(&driver, t), 0, "after a restart");
+    driver.now.wall_ms -= 3650 * DAY_MS;
+    pass(&mut driver, 3_600);
+    assert_eq!(start(&driver, t), 0, "right again");
+    // It really is that late, and stays so: one pass after the other.
+    driver.now.wall_ms += 8 * DAY_MS;
+    let mut removed_max = 0;
+    for _ in 0..4 * 3_600 {
+        let before = start(&driver, t);
+        driver.advance(1_000);
+        removed_max = removed_max.max(start(&driver, t) - before);
+    }
+    assert_eq!((start(&driver, t), removed_max), (20, 8));
+}
+
+#[test]
+fn what_was_written_under_a_wrong_clock_goes_when_it_is_old_enough() {
+    for wrong in [START.wall_ms + 3650 * DAY_MS, 0] {
+        let mut driver = Driver::open(simulated(), START);
+        let t = topic(&mut driver, kept_for(DAY_MS));
+        produce(&mut driver, t, 1, 0);
+        let right = driver.now.wall_ms;
+        driver.now.wall_ms = wrong;
+        produce(&mut driver, t, 2, 0);
+        pass(&mut driver, 60);
+        driver.now.wall_ms = right + 60_000;
+        produce(&mut driver, t, 1, 0);
+        pass(&mut driver, 3_600);
+        assert_eq!(start(&driver, t), 0, "not yet: {wrong}");
+        for _ in 0..24 {
+            driver.advance(3_600_000);
+        }
+        assert_eq!(start(&driver, t), 4, "a day later: {wrong}");
+    }
+}
+
+#[test]
+fn what_a_queue_group_holds_is_shown_and_since_when() {
+    let mut driver = Driver::open(simulated(), START);
+    let t = topic(&mut driver, kept_for(10_000));
+    group(&mut driver, "holds", true);
+    group(&mut driver, "careless", false);
+    produce(&mut driver, t, 3, 0);
+    let segment = driver.views[&t].bytes / 3;
+    let shown = |driver: &mut Driver, name: &str| {
+        let row = driver.group(name).partitions.remove(0);
+        (row.held_bytes / segment, row.held_since_ms.map(|ms| ms - START.wall_ms))
+    };
+    pass(&mut driver, 9);
+    assert_eq!(shown(&mut driver, "holds"), (0, None), "nothing is due yet");
+    pass(&mut driver, 6);
+    assert_eq!(start(&driver, t), 0);
+    assert_eq!(shown(&mut driver, "holds"), (3, Some(10_000)));
+    assert_eq!(shown(&mut driver, "careless"), (0, None));
+    let topic = described(&mut driver);
+    assert_eq!((topic.held_bytes / segment, topic.held_by), (3, vec!["holds".to_owned()]));
+    assert_eq!(topic.held_since_ms, Some(START.wall_ms + 10_000));
+    work_off(&mut driver, "holds", 2);
+    pass(&mut driver, 2);
+    assert_eq!((start(&driver, t), shown(&mut driver, "holds")), (2, (1, Some(10_000))));
+    work_off(&mut driver, "holds", 1);
+    pass(&mut driver, 2);
+    assert_eq!((start(&driver, t), shown(&mut driver, "holds")), (3, (0, None)));
+    assert_eq!(described(&mut driver).held_by, Vec::<String>::new());
+}
+
+#[test]
+fn a_work_queue_keeps_by_retention_alone_until_it_has_a_group() {
+    let config = TopicConfig { cleanup: Cleanup::DeleteWhenSettled as i32, ..kept_for(60_000) };
+    let mut driver = Driver::open(simulated(), START);
+    let t = topic(&mut driver, config);
+    produce(&mut driver, t, 3, 0);
+    pass(&mut driver, 30);
+    assert_eq!(start(&driver, t), 0, "no group, and not old");
+    group(&mut driver, "one", true);
+    group(&mut driver, "two", false);
+    work_off(&mut driver, "one", 3);
+    pass(&mut driver, 2);
+    assert_eq!(start(&driver, t), 0, "the other one has not, though it does not hold");
+    work_off(&mut driver, "two", 2);
+    pass(&mut driver, 2);
+    assert_eq!(start(&driver, t), 2);
+    produce(&mut driver, t, 1, 0);
+    pass(&mut driver, 90);
+    assert_eq!(
+        start(&driver, t),
+        3,
+        "old, settled by one, and the other does not hold; the last is held by one"
+    );
+}
