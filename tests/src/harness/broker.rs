@@ -20,6 +20,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(11);
 #[derive(Clone, Debug, Default)]
 pub struct BrokerBuilder {
     flags: Vec<String>,
+    wrapper: Vec<String>,
+    inside: Option<PathBuf>,
 }
 
 impl BrokerBuilder {
@@ -30,16 +32,32 @@ impl BrokerBuilder {
         self
     }
 
+    /// A command, cut at white space, that starts the broker in its place: `prlimit --nofile=300`.
+    #[must_use]
+    pub fn under(mut self, wrapper: &str) -> BrokerBuilder {
+        self.wrapper = wrapper.split_whitespace().map(str::to_owned).collect();
+        self
+    }
+
+    /// The directory in which its own is made, instead of that for temporary files.
+    #[must_use]
+    pub fn inside(mut self, dir: &Path) -> BrokerBuilder {
+        self.inside = Some(dir.to_owned());
+        self
+    }
+
     /// Starts it on an empty directory.
     ///
     /// # Panics
     /// If it does not become ready.
     #[must_use]
     pub fn start(self) -> Broker {
-        let home = tempfile::Builder::new().prefix("dure-itest-").tempdir().expect("a temporary directory");
+        let BrokerBuilder { flags, wrapper, inside } = self;
+        let inside = inside.unwrap_or_else(std::env::temp_dir);
+        let home = tempfile::Builder::new().prefix("dure-itest-").tempdir_in(inside).expect("a directory");
         let unspecified = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut broker =
-            Broker { process: None, home, flags: self.flags, native: unspecified, http: unspecified };
+            Broker { process: None, home, flags, wrapper, native: unspecified, http: unspecified };
         broker.start_again();
         broker
     }
@@ -52,6 +70,7 @@ pub struct Broker {
     process: Option<Process>,
     home: TempDir,
     flags: Vec<String>,
+    wrapper: Vec<String>,
     native: SocketAddr,
     http: SocketAddr,
 }
@@ -192,7 +211,7 @@ impl Broker {
         let data = self.data().to_str().expect("UTF-8").to_owned();
         let (native, http) = (self.native.to_string(), self.http.to_string());
         let serve = Dure::new("serve").args(["--data", &data, "--listen", &native, "--http", &http]);
-        serve.args(self.flags.clone())
+        serve.args(self.flags.clone()).under(&self.wrapper)
     }
 }
 

@@ -16,6 +16,8 @@ const RUN_LIMIT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 #[must_use = "it is run by `run`, `ok`, `fails` …"]
 pub struct Dure {
+    /// What runs `dure`, if it is not run directly.
+    wrapper: Vec<String>,
     words: Vec<String>,
     stdin: Vec<u8>,
     command: Command,
@@ -38,14 +40,20 @@ impl Dure {
     /// `line` is cut into words at white space; [`arg`](Self::arg) adds one that has some. Settings of the
     /// environment do not reach it.
     pub fn new(line: &str) -> Dure {
-        let mut command = Command::new(dure_binary());
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("DURE_") {
-                command.env_remove(name);
-            }
-        }
         let words = line.split_whitespace().map(str::to_owned).collect();
-        Dure { words, stdin: Vec::new(), command }
+        let command = without_settings(Command::new(dure_binary()));
+        Dure { wrapper: Vec::new(), words, stdin: Vec::new(), command }
+    }
+
+    /// Lets this command, with its arguments, start `dure` in its place. Comes before [`env`](Self::env) and
+    /// [`dir`](Self::dir).
+    pub fn under(mut self, wrapper: &[String]) -> Dure {
+        if let [program, words @ ..] = wrapper {
+            self.command = without_settings(Command::new(program));
+            self.command.args(words).arg(dure_binary());
+            self.wrapper = wrapper.to_vec();
+        }
+        self
     }
 
     /// Another word.
@@ -138,8 +146,18 @@ impl Dure {
     }
 
     fn line(&self) -> String {
-        format!("dure {}", self.words.join(" "))
+        let words = self.wrapper.iter().map(String::as_str).chain(["dure"]);
+        words.chain(self.words.iter().map(String::as_str)).collect::<Vec<_>>().join(" ")
     }
+}
+
+fn without_settings(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("DURE_") {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 impl Output {

@@ -12,6 +12,7 @@ mod http;
 mod listing;
 mod process;
 mod proxy;
+mod strace;
 mod wait;
 mod wire;
 
@@ -22,5 +23,6 @@ pub use http::{http_get, http_get_as};
 pub use listing::{Listing, listing};
 pub use process::{Exit, Process};
 pub use proxy::Proxy;
+pub use strace::FailingSyncs;
 pub use wait::{eventually, eventually_async};
 pub use wire::RawClient;

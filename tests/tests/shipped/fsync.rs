@@ -1,37 +1,9 @@
 //! A disk that fails to sync. Needs `strace`; without it, or without the right to use it, the test says so and passes.
 
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use dure_client::{ErrorCode, Message};
-use dure_tests::harness::{Broker, Process, eventually, http_get};
-
-/// Makes every `fdatasync` of a process fail from now on. `None` if that cannot be done here.
-fn fail_syncs(pid: u32) -> Option<Process> {
-    let found = Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if found.is_err() {
-        eprintln!("skipped: no strace here");
-        return None;
-    }
-    let mut command = Command::new("strace");
-    command.args(["-f", "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=1+", "-p"]);
-    command.arg(pid.to_string());
-    let mut strace = Process::spawn("strace", command);
-    let attached = eventually(Duration::from_secs(10), "strace attaches or gives up", || {
-        if strace.stderr().contains("attached") {
-            Some(true)
-        } else {
-            (!strace.is_running()).then_some(false)
-        }
-    });
-    if !attached {
-        eprintln!("skipped: strace may not attach: {}", strace.stderr());
-        return None;
-    }
-    // It attaches to one thread after the other.
-    std::thread::sleep(Duration::from_millis(300));
-    Some(strace)
-}
+use dure_tests::harness::{Broker, FailingSyncs, eventually, http_get};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_sync_fails_what_is_pending_and_stops_the_shard_for_good() {
@@ -42,7 +14,10 @@ async fn a_failed_sync_fails_what_is_pending_and_stops_the_shard_for_good() {
     for n in 0..50 {
         producer.send(Message::new(format!("acked {n}"))).await.unwrap();
     }
-    let Some(strace) = fail_syncs(broker.process().id()) else { return };
+    let strace = match FailingSyncs::attach(broker.process().id(), "1+") {
+        Ok(strace) => strace,
+        Err(reason) => return eprintln!("skipped: {reason}"),
+    };
 
     let failed = producer.send(Message::new("doomed")).await.unwrap_err();
     assert!(failed.code() == Some(ErrorCode::ShardStopped) || failed.is_outcome_unknown(), "{failed:?}");
