@@ -120,6 +120,15 @@ impl Error {
         self.is_passing() || (self.is_outcome_unknown() && !stopped)
     }
 
+    /// The same, of a request that may have been carried out by an earlier attempt.
+    pub(crate) fn doubted(self) -> Error {
+        match self {
+            Error::Broker { code, message, .. } => Error::Broker { code, message, retry: Retry::Unknown },
+            unknown @ Error::OutcomeUnknown { .. } => unknown,
+            other => Error::unknown(other.to_string()),
+        }
+    }
+
     pub(crate) fn from_wire(error: wire::Error) -> Error {
         let code = error.code();
         let retry = error.retry();

@@ -4,8 +4,9 @@ mod peer;
 
 use std::time::Duration;
 
-use dure_client::{Client, Error, ErrorCode, Retry, TopicConfig};
+use dure_client::{Action, Client, Error, ErrorCode, Receipt, Retry, TopicConfig};
 use dure_proto::wire::{self, envelope::Body};
+use dure_proto::{Epoch, LeaseToken, Offset, PartitionId};
 use peer::Peer;
 
 #[tokio::test]
@@ -75,6 +76,32 @@ async fn without_a_broker_an_operation_waits_no_longer_than_its_deadline() {
     drop(peer);
     let error = client.ping().await.expect_err("nobody there");
     assert!(matches!(error, Error::Disconnected { .. }), "{error}");
+}
+
+/// An ack that was carried out and whose answer was lost was said to have failed.
+#[tokio::test]
+async fn an_ack_that_fails_after_its_first_answer_was_lost_may_have_been_carried_out() {
+    let peer = Peer::bind().await;
+    let (client, mut conn) = peer.client_with(Duration::from_secs(2)).await;
+    let token = LeaseToken { epoch: Epoch(1), counter: 1 };
+    let receipt = Receipt { partition: PartitionId(0), offset: Offset(0), token };
+    let acking = tokio::spawn(async move {
+        let items = || vec![(receipt, Action::Ack)];
+        let first = client.settle("photos", "resize", items()).await;
+        (first, client.settle("photos", "resize", items()).await)
+    });
+    conn.expect_body(body!(Settle)).await;
+    drop(conn);
+    let mut conn = peer.accept().await;
+    let (request, _) = conn.expect_body(body!(Settle)).await;
+    conn.fail(&request, ErrorCode::UnknownGroup, Retry::Never).await;
+    // The second one is never answered.
+    conn.expect_body(body!(Settle)).await;
+    let (first, second) = acking.await.expect("no panic");
+    let first = first.expect_err("it failed in the end");
+    assert!(first.is_outcome_unknown() && first.code() == Some(ErrorCode::UnknownGroup), "{first:?}");
+    let second = second.expect_err("no answer");
+    assert!(second.is_outcome_unknown(), "{second:?}");
 }
 
 #[tokio::test]

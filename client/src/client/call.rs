@@ -16,8 +16,11 @@ use crate::error::{Error, Result};
 /// What may be done with a request whose answer was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Retries {
-    /// Doing it twice is as good as once: it is sent again.
+    /// Doing it twice is as good as once, and nobody asks whether it was done: it is sent again.
     Idempotent,
+    /// A change that may be done twice: it is sent again. When it fails in the end although an earlier attempt may have
+    /// been carried out, the error says so.
+    Repeatable,
     /// It is not: the caller is told that the outcome is unknown.
     Once,
 }
@@ -43,6 +46,19 @@ impl Client {
     /// Sends a request, through as many connections as it takes, until it is answered or the deadline passes.
     /// "Busy" and "shutting down" are waited out, since nothing was done; other errors of the broker are not.
     pub(crate) async fn call_by(&self, deadline: Instant, body: Body, retries: Retries) -> Result<Reply> {
+        let mut doubt = false;
+        let outcome = self.attempts(deadline, body, retries, &mut doubt).await;
+        outcome.map_err(|error| if doubt && retries == Retries::Repeatable { error.doubted() } else { error })
+    }
+
+    /// `doubt` is set if an attempt was written and not answered.
+    async fn attempts(
+        &self,
+        deadline: Instant,
+        body: Body,
+        retries: Retries,
+        doubt: &mut bool,
+    ) -> Result<Reply> {
         let mut backoff = Backoff::later();
         loop {
             let connection = self.connection_by(deadline).await?;
@@ -62,8 +78,8 @@ impl Client {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
-            let idempotent = retries == Retries::Idempotent;
-            let again = error.is_passing() || (idempotent && error.is_worth_asking_again());
+            *doubt |= error.is_outcome_unknown();
+            let again = error.is_passing() || (retries != Retries::Once && error.is_worth_asking_again());
             if !again || Instant::now() >= deadline {
                 return Err(error);
             }

@@ -90,7 +90,7 @@ impl Client {
             let once = |(_, action): &(Receipt, Action)| {
                 matches!(action, Action::Release { .. } | Action::Reject { .. })
             };
-            let retries = if items.iter().any(once) { Retries::Once } else { Retries::Idempotent };
+            let retries = if items.iter().any(once) { Retries::Once } else { Retries::Repeatable };
             let body = Body::Settle(wire::Settle {
                 topic: topic.to_owned(),
                 group: group.to_owned(),

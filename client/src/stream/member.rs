@@ -109,14 +109,15 @@ impl Membership {
     pub(super) async fn commit(&self, mut offsets: Vec<Handled>) -> Result<()> {
         let _one = self.committing.lock().await;
         let mut identity = self.identity.subscribe();
-        let mut retried = false;
+        let (mut retried, mut doubt) = (false, false);
         loop {
             let acting = identity.borrow_and_update().clone();
             {
                 let mut lanes = self.progress.lanes();
                 for handled in &offsets {
                     if lanes.of(&handled.topic, handled.partition).is_none() {
-                        return Err(self.not_owned(handled));
+                        let error = self.not_owned(handled);
+                        return Err(if doubt { error.doubted() } else { error });
                     }
                 }
                 offsets.retain(|handled| {
@@ -129,12 +130,13 @@ impl Membership {
             match self.send_commit(&acting, &offsets).await {
                 Err(error) if is_fenced(&error) && !retried => {
                     retried = true;
+                    doubt = error.is_outcome_unknown();
                     self.nudge.notify_one();
                     if timeout(NEW_GENERATION_MAX, identity.changed()).await.is_err() {
                         return Err(error);
                     }
                 }
-                outcome => return outcome,
+                outcome => return outcome.map_err(|error| if doubt { error.doubted() } else { error }),
             }
         }
     }
@@ -154,7 +156,7 @@ impl Membership {
                 })
                 .collect(),
         });
-        self.client.call(body, Retries::Idempotent).await?;
+        self.client.call(body, Retries::Repeatable).await?;
         self.progress.committed(offsets);
         Ok(())
     }
