@@ -88,6 +88,17 @@ impl DiskJob {
     }
 }
 
+impl JobDone {
+    /// For a commit that is durable now: its number.
+    #[must_use]
+    pub fn durable_seq(&self) -> Option<CommitSeq> {
+        match &self.0 {
+            Done::CommitWritten { seq, result: Ok(()) } => Some(*seq),
+            _ => None,
+        }
+    }
+}
+
 /// What is gone already is no error: a crash may have come between the two halves of a removal.
 fn remove(disk: &dyn Disk, paths: &[String], dirs: &[String]) -> DiskResult<()> {
     let gone_is_fine = |result: DiskResult<()>| match result {

@@ -30,8 +30,8 @@ pub use catalogue::{
 };
 pub use disk::{
     CrashReport, DirEntry, Disk, DiskError, DiskErrorKind, DiskFile, DiskOp, DiskRef, DiskResult, FailedSync,
-    FaultRule, FileRef, InjectedCounts, IoCounts, OpenMode, PastCache, RealDisk, SECTOR_BYTES, SimDisk,
-    SimFaults, Survival, Unsynced, UnsyncedPart,
+    FaultRule, FileRef, InjectedCounts, IoCounts, Latency, OpenMode, PastCache, RealDisk, SECTOR_BYTES,
+    SimDisk, SimFaults, Survival, Unsynced, UnsyncedPart,
 };
 pub use effect::*;
 pub use finding::Finding;

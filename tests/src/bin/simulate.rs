@@ -25,7 +25,7 @@ struct Options {
     /// How many run side by side.
     #[arg(long, default_value_t = 1)]
     threads: u64,
-    /// Instead of seeds: one small story, cut off at every I/O boundary and at those of the recoveries that follow.
+    /// Instead of seeds: small stories, cut off at every I/O boundary and at those of the recoveries that follow.
     #[arg(long, conflicts_with_all = ["seeds", "from", "threads"])]
     exhaustive: bool,
     /// Print every seed with its history's hash, and the history if it is the only one.
@@ -43,7 +43,9 @@ fn main() -> ExitCode {
     let begun = Instant::now();
     if options.exhaustive {
         let done = exhaustive(true);
-        println!("{} boundaries, {} crashes in {:.1?}", done.boundaries, done.crashes, begun.elapsed());
+        done.stories.iter().for_each(|story| println!("{story}"));
+        let crashes: u64 = done.stories.iter().map(|story| story.crashes).sum();
+        println!("{crashes} crashes in {:.1?}", begun.elapsed());
         return done.failure.map_or(ExitCode::SUCCESS, |what| {
             println!("FAILED: {what}");
             ExitCode::FAILURE
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
     let seconds = begun.elapsed().as_secs_f64();
     println!("{totals}");
     println!("{ran} seeds in {seconds:.1} s: {:.0} seeds/s", ran as f64 / seconds);
+    print_speed(totals.crash_cycles(), seconds);
     match failed {
         None => ExitCode::SUCCESS,
         Some(run) => {
@@ -82,6 +85,22 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A crash cycle is a crash, or an opening that failed, and the recovery that follows. What a night gives depends on
+/// what else the machine does, so the processor time is told as well.
+fn print_speed(cycles: u64, seconds: f64) {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let cpu_seconds = used.tv_sec as f64 + used.tv_nsec as f64 / 1e9;
+    let (by_clock, by_cpu) = (cycles as f64 / seconds, cycles as f64 / cpu_seconds);
+    println!(
+        "{cycles} crash cycles: {by_clock:.0}/s, {by_cpu:.0} per second of processor time ({cpu_seconds:.1} s)"
+    );
+    println!(
+        "at this speed {:.1} million in 10 hours; with the processor to itself {:.1} million for each thread",
+        by_clock * 36_000.0 / 1e6,
+        by_cpu * 36_000.0 / 1e6
+    );
 }
 
 /// Every `of`-th seed, until one fails.

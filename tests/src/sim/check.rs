@@ -3,7 +3,7 @@
 use dure_engine::{DeadLetterRef, LogView, Request, Response};
 use dure_proto::{EntryHeader, Offset, TopicId, TopicPartition, wire};
 
-use super::model::{Dead, Fate, GroupShape, TopicShape, read_log, read_value};
+use super::model::{Account, Dead, Fate, GroupShape, TopicShape, read_log, read_value};
 use super::world::World;
 use super::{Checked, Violation, ensure};
 
@@ -102,7 +102,12 @@ impl World {
         }
     }
 
-    fn check_batch(&mut self, partition: TopicPartition, header: &EntryHeader, bytes: &[u8]) -> Checked {
+    pub(crate) fn check_batch(
+        &mut self,
+        partition: TopicPartition,
+        header: &EntryHeader,
+        bytes: &[u8],
+    ) -> Checked {
         let parsed = dure_proto::BatchHeader::parse(bytes);
         let id = parsed.map_err(|error| Violation(format!("{partition}: {error}")))?.base_timestamp_ms as u64;
         let base = header.base_offset;
@@ -117,8 +122,12 @@ impl World {
         if let Fate::Acked(acked) = batch.fate {
             ensure!(acked == base, "batch {id} was acknowledged at {acked} and is at {base} of {partition}");
         }
+        let parsed_base = Offset(u64::from_be_bytes(bytes[..8].try_into().expect("eight bytes")));
+        ensure!(parsed_base == base, "batch {id} at {base} of {partition} says that it is at {parsed_base}");
+        let place = batch.place.expect("it was sent");
         let log = self.model.logs.entry(partition).or_default();
-        log.place(base, id, header.record_count, header.append_time_ms)
+        log.place(base, id, header.record_count, header.append_time_ms)?;
+        log.place_in_order(base, place)
     }
 
     /// A dead letter is a message of its source, byte for byte.
@@ -229,9 +238,11 @@ impl World {
         for letter in &letters {
             self.check_dead_letter(group, topic_id, letter)?;
         }
-        let model = &self.model.groups[group];
-        let parts = model.parts.iter().filter(|(partition, _)| partition.topic == topic_id);
+        let model = self.model.groups.get_mut(group).expect("it was just described");
+        let parts = model.parts.iter_mut().filter(|(partition, _)| partition.topic == topic_id);
         for (partition, part) in parts {
+            let listed = letters.iter().filter(|letter| letter.partition == partition.partition);
+            part.letters = listed.map(|letter| letter.offset.0).collect();
             let dead = part.messages.iter().filter(|(_, message)| message.dead == Dead::Yes);
             for (offset, _) in dead {
                 let there =
@@ -253,6 +264,7 @@ impl World {
             !message.acked,
             "{source}: message {offset} was acknowledged and is a dead letter of `{group}`"
         );
+        ensure!(letter.attempts <= attempts_max, "{source}: message {offset}: {} attempts", letter.attempts);
         ensure!(
             message.reasons.contains(&letter.reason) || letter.attempts == attempts_max,
             "{source}: message {offset} died in attempt {} of {attempts_max}: {}",
@@ -341,7 +353,10 @@ impl World {
                 };
             let behind = described.partitions.iter().filter(|row| row.lag > 0);
             let behind: Vec<String> = behind.map(|row| row.topic.clone()).collect();
-            let Some(topic) = behind.first() else { return self.check_drained(name, &described) };
+            let Some(topic) = behind.first() else {
+                self.check_queue_group(&described)?;
+                return self.check_drained(name, &described);
+            };
             self.held.clear();
             self.receive_all(name, topic)?;
             self.ack_all()?;
@@ -351,8 +366,10 @@ impl World {
         Err(Violation(format!("group `{name}` still has messages to do after {DRAIN_ROUNDS_MAX} rounds")))
     }
 
-    /// What nobody ever settled cannot be gone.
+    /// Accepted = acknowledged + dead-lettered + remaining, of which there is nothing left: what nobody settled is
+    /// not gone, and what was settled was either acknowledged or has died.
     fn check_drained(&mut self, name: &str, described: &wire::GroupDescription) -> Checked {
+        let mut sums = [0_u64; 3];
         for row in &described.partitions {
             let Some(partition) = self.partition_of(row) else { continue };
             let (Some(view), Some(log)) = (self.views.get(&partition), self.model.logs.get(&partition))
@@ -361,13 +378,22 @@ impl World {
             };
             let part = self.model.groups[name].parts.get(&partition);
             for offset in view.log_start.0.max(log.purge_bound.0)..view.high_watermark.0 {
-                let message = part.and_then(|part| part.messages.get(&offset));
-                let loose = part.is_some_and(|part| Offset(offset) < part.loose_below);
-                ensure!(
-                    loose || message.is_some_and(|message| message.maybe_settled),
-                    "message {offset} of {partition} is settled in `{name}`, and nobody did that"
-                );
+                let account = part.map_or(Account::Missing, |part| part.account_of(Offset(offset)));
+                match account {
+                    Account::Acked => sums[0] += 1,
+                    Account::Dead => sums[1] += 1,
+                    Account::Unknown => sums[2] += 1,
+                    Account::Missing => {
+                        let what = format!("message {offset} of {partition} is settled in `{name}`");
+                        return Err(Violation(format!("{what}, and nobody did that")));
+                    }
+                }
             }
+        }
+        for (kind, sum) in
+            ["messages acked", "messages dead", "messages of unknown fate"].into_iter().zip(sums)
+        {
+            *self.totals.checks.entry(kind).or_default() += sum;
         }
         *self.totals.checks.entry("queues drained").or_default() += 1;
         Ok(())

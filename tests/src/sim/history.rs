@@ -46,6 +46,14 @@ pub struct Totals {
 }
 
 impl Totals {
+    /// Recoveries behind a crash, or behind an opening that met a fault or a crash itself.
+    #[must_use]
+    pub fn crash_cycles(&self) -> u64 {
+        let crashes =
+            self.restarts.iter().filter(|(kind, _)| !matches!(**kind, "the first start" | "clean shutdown"));
+        crashes.map(|(_, count)| count).sum()
+    }
+
     /// Adds the counts of another run.
     pub fn add(&mut self, other: &Totals) {
         let sides = [

@@ -1,7 +1,7 @@
 //! What a seed decides before anything happens: sizes, and how much of what. Seeds differ widely on purpose, so that
 //! among them are some that do little else but roll pieces, or die in every recovery.
 
-use dure_engine::ShardConfig;
+use dure_engine::{Latency, ShardConfig};
 use fastrand::Rng;
 
 /// Secret of the simulated data directory.
@@ -26,7 +26,39 @@ pub(crate) struct Knobs {
     /// Weights of what clients do, in the order of `workload::Kind`.
     pub(crate) weights: [u32; crate::sim::workload::KINDS],
     pub(crate) value_bytes_max: usize,
+    /// How long the disk takes.
+    pub(crate) latency: Latency,
+    /// The story ends with a write that goes to the wrong place.
+    pub(crate) goes_astray: bool,
 }
+
+/// As if nothing took time, a busy disk, and one that hangs for longer than leases and sessions run.
+const LATENCIES: [Latency; 3] = [
+    Latency {
+        read_ms_max: 0,
+        write_ms_max: 0,
+        sync_ms_max: 0,
+        entry_ms_max: 0,
+        hang_per_million: 0,
+        hang_ms_max: 0,
+    },
+    Latency {
+        read_ms_max: 1,
+        write_ms_max: 2,
+        sync_ms_max: 30,
+        entry_ms_max: 5,
+        hang_per_million: 0,
+        hang_ms_max: 0,
+    },
+    Latency {
+        read_ms_max: 1,
+        write_ms_max: 1,
+        sync_ms_max: 8,
+        entry_ms_max: 1,
+        hang_per_million: 10_000,
+        hang_ms_max: 15_000,
+    },
+];
 
 impl Knobs {
     pub(crate) fn of(seed: u64) -> Knobs {
@@ -46,7 +78,7 @@ impl Knobs {
                 journal_piece_bytes: [96 << 10, 128 << 10, 192 << 10][rng.usize(0..3)],
                 checkpoint_bytes: [24 << 10, 64 << 10, 160 << 10, 1 << 20][rng.usize(0..4)],
                 flights_max: if rng.u8(0..4) == 0 { 1 } else { 2 },
-                reserve_bytes: 0,
+                reserve_bytes: [0, 128 << 10][rng.usize(0..2)],
                 housekeeping_ms: 200,
                 salt: SALT,
                 seed,
@@ -61,13 +93,25 @@ impl Knobs {
             clients_percent: rng.u32(30..70),
             weights,
             value_bytes_max: [40, 400, 3000][rng.usize(0..3)],
+            latency: LATENCIES[[0, 0, 1, 2][rng.usize(0..4)]],
+            goes_astray: rng.u8(0..8) == 0,
         }
     }
 
-    /// Nothing left to chance: for a story that is told step by step.
+    /// Nothing left to chance: for a story that is told step by step. Pieces hold few commits, and checkpoints come
+    /// often, so that a short story has some of each.
     pub(crate) fn of_a_story() -> Knobs {
         let knobs = Knobs::of(0);
-        let shard = ShardConfig { checkpoint_bytes: 12 << 10, flights_max: 2, ..knobs.shard };
-        Knobs { shard, bad_recovery_percent: 0, fork_percent: 0, value_bytes_max: 600, ..knobs }
+        let shard = ShardConfig {
+            journal_piece_bytes: 16 << 10,
+            commit_bytes_soft: 4 << 10,
+            commit_bytes_max: 16 << 10,
+            checkpoint_bytes: 12 << 10,
+            flights_max: 2,
+            reserve_bytes: 0,
+            ..knobs.shard
+        };
+        let latency = LATENCIES[0];
+        Knobs { shard, bad_recovery_percent: 0, fork_percent: 0, value_bytes_max: 600, latency, ..knobs }
     }
 }

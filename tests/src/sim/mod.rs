@@ -1,23 +1,27 @@
 //! The seeded simulator of the engine: one shard on a simulated disk under a simulated clock, driven by a seed and
 //! checked against a model.
 //!
-//! [`run_seed`] does everything that one seed stands for. `world` drives the shard: it runs its disk jobs in any order,
-//! moves the time, kills the process, cuts the power and lets the disk fail. `workload` decides what the clients do.
-//! `model` remembers what they were told, and `check` compares that with what is there after every recovery.
-//! `exhaustive` visits every I/O boundary of one small story.
+//! [`run_seed`] does everything that one seed stands for. `world` drives the shard, `machine` runs its disk jobs in any
+//! order and moves the time, `recovery` kills the process, cuts the power and lets the disk fail. `workload` decides
+//! what the clients do. `model` remembers what they were told, and `check` compares that with what is there after every
+//! recovery. `damage` ends some seeds with a write that goes astray. `exhaustive` visits every I/O boundary of the small
+//! `stories`.
 
 mod check;
+mod damage;
 mod exhaustive;
 mod history;
 mod knobs;
+mod machine;
 mod model;
 mod recovery;
+mod stories;
 mod workload;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-pub use exhaustive::{Exhaustive, exhaustive};
+pub use exhaustive::{Exhaustive, StoryDone, exhaustive};
 pub use history::{History, Totals};
 
 use knobs::Knobs;

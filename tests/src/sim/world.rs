@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dure_engine::{
-    ConnectionId, Deliver, DeliverTo, DiskJob, DiskRef, Effect, Input, JobDone, Letter, LogView, Now,
-    ReplyTo, Request, Response, Shard, SimDisk, TopicTable, letter_batch,
+    ConnectionId, Deliver, DeliverTo, DiskJob, DiskRef, Effect, Input, JobDone, LogView, Now, ReplyTo,
+    Request, Response, Shard, SimDisk, TopicTable,
 };
-use dure_proto::{Epoch, GroupId, LeaseToken, Offset, Record, TopicId, TopicPartition};
+use dure_proto::{Epoch, GroupId, LeaseToken, Offset, TopicId, TopicPartition};
 use fastrand::Rng;
 
 use super::history::{History, Totals};
@@ -22,10 +22,10 @@ const START_WALL_MS: u64 = 1_700_000_000_000;
 /// A record on its way to the dead letters.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LetterRequest {
-    group: GroupId,
-    source: TopicPartition,
-    offset: Offset,
-    from: (TopicPartition, Offset),
+    pub(crate) group: GroupId,
+    pub(crate) source: TopicPartition,
+    pub(crate) offset: Offset,
+    pub(crate) from: (TopicPartition, Offset),
 }
 
 /// A message that a worker has in hand.
@@ -54,8 +54,8 @@ pub(crate) struct World {
     pub(crate) shard: Option<Shard>,
     /// Given out and not begun.
     pub(crate) jobs: Vec<DiskJob>,
-    /// Done, and the shard was not told yet.
-    pub(crate) done: Vec<JobDone>,
+    /// Done, and the shard was not told yet; with the time at which the last call to the disk comes back.
+    pub(crate) done: Vec<(u64, JobDone)>,
     pub(crate) letters: Vec<LetterRequest>,
     pub(crate) views: BTreeMap<TopicPartition, LogView>,
     pub(crate) topics: Arc<TopicTable>,
@@ -77,8 +77,16 @@ pub(crate) struct World {
     pub(crate) assignments: BTreeMap<(String, String), dure_proto::wire::Assignment>,
     answers: BTreeMap<u64, Response>,
     pub(crate) last_number: u64,
-    /// A fault is armed or has struck: the shard may stop.
+    /// A fault is armed or has struck.
     pub(crate) fault_armed: bool,
+    /// It is one that the shard may stop for.
+    pub(crate) may_stop: bool,
+    /// The disk has a size, for now.
+    pub(crate) is_small: bool,
+    /// A write went astray: what is on the disk is damaged from here on, and no recovery puts it right.
+    pub(crate) damaged: bool,
+    /// The last commit that the shard knows to be durable.
+    pub(crate) told_commit: u64,
     pub(crate) stopped: bool,
     /// What ends this life when the armed number of changes to the disk is reached.
     pub(crate) armed_crash: Option<Crash>,
@@ -98,6 +106,10 @@ impl World {
             rng: Rng::with_seed(seed),
             now: Now { mono_ms: 0, wall_ms: START_WALL_MS },
             disk: SimDisk::new(seed),
+            may_stop: false,
+            is_small: false,
+            damaged: false,
+            told_commit: 0,
             shard: None,
             jobs: Vec::new(),
             done: Vec::new(),
@@ -130,11 +142,12 @@ impl World {
 
     /// The whole story of a seed.
     pub(crate) fn run(&mut self) -> Checked {
+        self.disk.set_latency(self.knobs.latency);
         self.recover("the first start")?;
         for _ in 0..self.knobs.steps {
             self.step()?;
         }
-        self.end()
+        if self.knobs.goes_astray { self.end_damaged() } else { self.end() }
     }
 
     fn step(&mut self) -> Checked {
@@ -147,79 +160,20 @@ impl World {
         if self.rng.u32(0..1_000) < self.knobs.fault_per_mille {
             self.arm_fault();
         }
-        if self.rng.u32(0..100) < self.knobs.clients_percent {
-            self.client_step()?;
-        } else {
-            self.machine_step()?;
-        }
-        self.pump()?;
+        self.client_or_machine_step()?;
         if self.disk.is_off() {
             return self.crash_and_recover();
         }
         Ok(())
     }
 
-    /// One of the things that happen by themselves.
-    fn machine_step(&mut self) -> Checked {
-        match self.rng.u8(0..10) {
-            0..=3 => self.run_a_job(),
-            4..=6 => self.finish_a_job(),
-            7 => return self.return_a_letter(),
-            _ => {
-                let ms = match self.rng.u8(0..16) {
-                    0 => self.rng.u64(100..3_000),
-                    _ => self.rng.u64(0..25),
-                };
-                self.advance(ms);
-            }
+    pub(crate) fn client_or_machine_step(&mut self) -> Checked {
+        if self.rng.u32(0..100) < self.knobs.clients_percent {
+            self.client_step()?;
+        } else {
+            self.machine_step()?;
         }
-        Ok(())
-    }
-
-    pub(crate) fn advance(&mut self, ms: u64) {
-        self.now = Now { mono_ms: self.now.mono_ms + ms, wall_ms: self.now.wall_ms + ms };
-    }
-
-    /// Any job that was given out, whatever the order: they run side by side.
-    pub(crate) fn run_a_job(&mut self) {
-        if self.jobs.is_empty() {
-            return;
-        }
-        let job = self.jobs.remove(self.rng.usize(0..self.jobs.len()));
-        self.note(format_args!("run {job:?}"));
-        self.done.push(job.run(&self.disk));
-    }
-
-    /// The shard hears of any job that was run.
-    pub(crate) fn finish_a_job(&mut self) {
-        if self.done.is_empty() {
-            return;
-        }
-        let done = self.done.remove(self.rng.usize(0..self.done.len()));
-        self.note(format_args!("tell {done:?}"));
-        self.handle(Input::JobDone(done));
-    }
-
-    pub(crate) fn return_a_letter(&mut self) -> Checked {
-        if self.letters.is_empty() {
-            return Ok(());
-        }
-        let request = self.letters.remove(self.rng.usize(0..self.letters.len()));
-        let LetterRequest { group, source, offset, from } = request;
-        let value = match self.views.get(&from.0) {
-            Some(view) if from.1 >= view.log_start => read_value(view, from.1)?,
-            _ => None,
-        };
-        let batch = match value {
-            Some(value) => {
-                let (offset_delta, timestamp_ms, key, headers) = (0, 0, None, Vec::new());
-                letter_batch(Ok(&Record { offset_delta, timestamp_ms, key, value, headers }))
-            }
-            None => letter_batch(Err("it cannot be read")),
-        };
-        self.note(format_args!("letter {source} {offset}"));
-        self.handle(Input::Letter(Letter { group, source, offset, batch }));
-        Ok(())
+        self.pump()
     }
 
     pub(crate) fn handle(&mut self, input: Input) {
@@ -244,19 +198,21 @@ impl World {
         Ok(())
     }
 
-    /// Runs everything that is under way, in order, until nothing more happens.
+    /// Runs everything that is under way, in order, until nothing more happens, or a shutdown is complete.
     pub(crate) fn settle_down(&mut self) -> Checked {
         loop {
             self.pump()?;
-            if self.stopped || self.disk.is_off() {
+            let is_drained = self.shard.as_ref().is_some_and(dure_engine::Shard::is_drained);
+            if self.stopped || self.disk.is_off() || is_drained {
                 return Ok(());
             }
             if !self.jobs.is_empty() {
                 let job = self.jobs.remove(0);
-                self.done.push(job.run(&self.disk));
-            } else if !self.done.is_empty() {
-                let done = self.done.remove(0);
-                self.handle(Input::JobDone(done));
+                self.run_job(job);
+            } else if let Some(first) = (0..self.done.len()).min_by_key(|i| self.done[*i].0) {
+                let (at_ms, done) = self.done.remove(first);
+                self.advance(at_ms.saturating_sub(self.now.mono_ms));
+                self.tell_done(done);
             } else if !self.letters.is_empty() {
                 self.return_a_letter()?;
             } else if self.is_idle {
@@ -297,7 +253,7 @@ impl World {
             Effect::Stopped(why) => {
                 self.note(format_args!("stopped: {why}"));
                 ensure!(
-                    self.fault_armed || self.disk.is_off(),
+                    self.may_stop || self.disk.is_off(),
                     "the shard stopped, and nothing was wrong with the disk: {why}"
                 );
                 self.stopped = true;
@@ -309,8 +265,10 @@ impl World {
     fn published(&mut self, view: LogView) -> Checked {
         let LogView { partition, log_start, high_watermark, .. } = view;
         self.note(format_args!("publish {partition} {log_start}..{high_watermark}"));
-        self.check_log_start(&view)?;
-        self.model.logs.entry(partition).or_default().see(&view)?;
+        if !self.damaged {
+            self.check_log_start(&view)?;
+            self.model.logs.entry(partition).or_default().see(&view)?;
+        }
         self.views.insert(partition, view);
         Ok(())
     }
@@ -369,7 +327,7 @@ impl World {
     /// What was leased can be read, and is what was produced.
     fn check_bytes(&mut self, lease: &dure_engine::LeaseGrant) -> Checked {
         let (partition, offset) = lease.bytes_at;
-        if self.rng.u8(0..3) > 0 {
+        if self.rng.u8(0..3) > 0 || self.damaged {
             return Ok(());
         }
         let Some(view) = self.views.get(&partition) else {
@@ -481,6 +439,7 @@ impl World {
         self.purged.clear();
         self.assignments.clear();
         self.answers.clear();
-        (self.fault_armed, self.stopped, self.armed_crash) = (false, false, None);
+        (self.fault_armed, self.may_stop, self.is_small) = (false, false, false);
+        (self.stopped, self.armed_crash) = (false, None);
     }
 }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 pub use real::RealDisk;
 pub use sim::{
-    CrashReport, FailedSync, FaultRule, InjectedCounts, IoCounts, PastCache, SECTOR_BYTES, SimDisk,
+    CrashReport, FailedSync, FaultRule, InjectedCounts, IoCounts, Latency, PastCache, SECTOR_BYTES, SimDisk,
     SimFaults, Survival, Unsynced, UnsyncedPart,
 };
 

@@ -3,8 +3,9 @@
 //!
 //! What it is harsher in than the usual file systems: syncing a file never makes its name durable, entries of one
 //! directory survive independently of each other, and a length survives at any value between the old and the new.
-//! What it does not model: latency, sectors torn inside, neighbours damaged by a write.
+//! What it does not model: sectors torn inside, neighbours damaged by a write.
 
+mod calls;
 mod content;
 mod faults;
 mod file;
@@ -19,19 +20,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use fastrand::Rng;
 use rustix::io::Errno;
 
-pub use self::faults::{FailedSync, FaultRule, InjectedCounts, IoCounts, PastCache, SimFaults};
+pub use self::faults::{FailedSync, FaultRule, InjectedCounts, IoCounts, Latency, PastCache, SimFaults};
 
 use self::faults::{Fault, Faults};
-use self::file::SimFile;
 use self::tree::{Ino, Tree};
-use super::{DirEntry, Disk, DiskError, DiskOp, DiskResult, FileRef, OpenMode, check_path};
+use super::{DiskError, DiskOp, DiskResult, check_path};
 
 /// What survives a power cut or not as a whole.
 pub const SECTOR_BYTES: usize = 512;
 
 const UNLIMITED_BYTES: u64 = 1 << 40;
 
-/// A simulated disk, used through [`Disk`]. Clones are the same disk; [`SimDisk::fork`] makes another one.
+/// A simulated disk, used through [`Disk`](super::Disk). Clones are the same disk; [`SimDisk::fork`] makes another one.
 #[derive(Clone, Debug)]
 pub struct SimDisk {
     state: Arc<Mutex<State>>,
@@ -46,6 +46,8 @@ pub struct Unsynced {
     pub path: Arc<str>,
     /// What of it.
     pub part: UnsyncedPart,
+    /// Lost or kept, it makes no difference: a sector that already holds what was written to it.
+    pub is_idle: bool,
 }
 
 /// See [`Unsynced`].
@@ -98,6 +100,8 @@ struct State {
     faults: Faults,
     io: IoCounts,
     rng: Rng,
+    latency: Latency,
+    spent_ms: u64,
     /// Handles of earlier lives are dead.
     life: u64,
     /// The power goes when `io.changes()` has come to this; it is off once a call has been refused.
@@ -113,6 +117,8 @@ impl SimDisk {
             faults: Faults::default(),
             io: IoCounts::default(),
             rng: Rng::with_seed(seed),
+            latency: Latency::default(),
+            spent_ms: 0,
             life: 0,
             changes_max: None,
             is_off: false,
@@ -138,6 +144,16 @@ impl SimDisk {
     /// Replaces the faults and starts their counting anew.
     pub fn set_faults(&self, faults: SimFaults) {
         self.lock().faults.set(faults);
+    }
+
+    /// How long calls take from now on.
+    pub fn set_latency(&self, latency: Latency) {
+        self.lock().latency = latency;
+    }
+
+    /// What all calls since the disk was made took, in simulated milliseconds.
+    pub fn spent_ms(&self) -> u64 {
+        self.lock().spent_ms
     }
 
     /// Lets `changes` more changing calls (writes, syncs, entries) through; the next one and all calls after it fail
@@ -246,6 +262,11 @@ impl SimDisk {
         files.map(|(path, ino)| (path, state.tree.content(ino).cached().to_vec())).collect()
     }
 
+    /// What is in use of the disk's capacity.
+    pub fn used_bytes(&self) -> u64 {
+        self.lock().tree.used_bytes()
+    }
+
     /// What has been injected since the disk was made.
     pub fn injected(&self) -> InjectedCounts {
         self.lock().faults.counts
@@ -303,8 +324,20 @@ impl State {
         Ok(())
     }
 
+    /// A call of a kind that takes up to so long.
+    fn spend(&mut self, ms_max: u64) {
+        let Latency { hang_per_million, hang_ms_max, .. } = self.latency;
+        let hangs = hang_per_million > 0 && self.rng.u32(0..1_000_000) < hang_per_million;
+        self.faults.counts.hung_calls += u64::from(hangs);
+        let ms_max = if hangs { hang_ms_max } else { ms_max };
+        if ms_max > 0 {
+            self.spent_ms += self.rng.u64(0..=ms_max);
+        }
+    }
+
     fn begin_entry_change(&mut self, path: &str) -> io::Result<()> {
         self.begin_change(|io| io.entry_changes += 1)?;
+        self.spend(self.latency.entry_ms_max);
         self.check(Fault::Entry, path)
     }
 
@@ -317,6 +350,17 @@ impl State {
         if self.hits(fault, path) { Err(code.into()) } else { Ok(()) }
     }
 
+    fn begin_read(&mut self) {
+        self.io.reads += 1;
+        self.spend(self.latency.read_ms_max);
+    }
+
+    fn begin_write(&mut self) -> io::Result<()> {
+        self.begin_change(|io| io.writes += 1)?;
+        self.spend(self.latency.write_ms_max);
+        Ok(())
+    }
+
     /// How far a file of `length` may grow.
     fn length_max(&self, length: u64) -> u64 {
         let capacity = self.faults.rules.capacity_bytes;
@@ -325,7 +369,7 @@ impl State {
 
     fn read_past_cache(&mut self, path: &str) -> io::Result<Vec<u8>> {
         let ino = self.tree.lookup_file(path)?;
-        self.io.reads += 1;
+        self.begin_read();
         self.check(Fault::Read, path)?;
         let content = self.tree.content(ino);
         Ok(match self.faults.rules.past_cache {
@@ -335,7 +379,7 @@ impl State {
     }
 
     fn write(&mut self, ino: Ino, path: &str, position: u64, bytes: &[u8]) -> io::Result<()> {
-        self.begin_change(|io| io.writes += 1)?;
+        self.begin_write()?;
         let failed = self.check(Fault::Write, path).and_then(|()| self.check(Fault::Space, path));
         let length = self.tree.content(ino).cached().len() as u64;
         let end = position.checked_add(bytes.len() as u64).ok_or(io::ErrorKind::FileTooLarge)?;
@@ -348,6 +392,7 @@ impl State {
         } else if done < bytes.len() {
             self.faults.counts.space_errors += 1;
         }
+        self.faults.counts.short_writes += u64::from(0 < done && done < bytes.len());
         let mut at = position;
         if done > 0 && self.hits(Fault::MisdirectedWrite, path) {
             let sectors = length.div_ceil(SECTOR_BYTES as u64).max(1);
@@ -361,6 +406,7 @@ impl State {
 
     fn sync(&mut self, ino: Ino, path: &str, seen_failures: &mut u64) -> io::Result<()> {
         self.begin_change(|io| io.syncs += 1)?;
+        self.spend(self.latency.sync_ms_max);
         if self.hits(Fault::Sync, path) {
             let loses_all = self.faults.rules.failed_sync == FailedSync::LosesAll;
             let inode_path = self.tree.inode(ino).path.clone();
@@ -374,106 +420,6 @@ impl State {
         // The kernel reports a failed write-back once to every file that was open then.
         let failures = self.tree.inode(ino).failed_syncs;
         if std::mem::replace(seen_failures, failures) < failures { Err(Errno::IO.into()) } else { Ok(()) }
-    }
-}
-
-impl Disk for SimDisk {
-    fn create_dir_all(&self, path: &str) -> DiskResult<()> {
-        self.run(DiskOp::CreateDir, path, |state| {
-            if state.tree.lookup(path).is_ok_and(|ino| state.tree.is_dir(ino)) {
-                return Ok(());
-            }
-            state.begin_entry_change(path)?;
-            state.tree.create_dir_all(path)
-        })
-    }
-
-    fn open(&self, path: &str, mode: OpenMode) -> DiskResult<FileRef> {
-        let (ino, life, failed_syncs) = self.run(DiskOp::Open, path, |state| {
-            let ino = match (mode, state.tree.lookup_file(path)) {
-                (OpenMode::CreateNew, Ok(_)) => return Err(io::ErrorKind::AlreadyExists.into()),
-                (OpenMode::CreateNew, Err(e)) if e.kind() == io::ErrorKind::IsADirectory => {
-                    return Err(io::ErrorKind::AlreadyExists.into());
-                }
-                (OpenMode::CreateNew | OpenMode::Create, Err(e)) if e.kind() == io::ErrorKind::NotFound => {
-                    state.begin_entry_change(path)?;
-                    state.tree.create_file(path)?
-                }
-                (_, found) => found?,
-            };
-            let inode = state.tree.inode_mut(ino);
-            inode.open += 1;
-            let failed_syncs = inode.failed_syncs;
-            Ok((ino, state.life, failed_syncs))
-        })?;
-        let is_writable = mode != OpenMode::Read;
-        Ok(Arc::new(SimFile::new(self.clone(), path, ino, life, is_writable, failed_syncs)))
-    }
-
-    fn rename(&self, from: &str, to: &str) -> DiskResult<()> {
-        check_path(DiskOp::Rename, to)?;
-        self.run(DiskOp::Rename, from, |state| {
-            state.begin_entry_change(from)?;
-            state.tree.rename(from, to)
-        })
-    }
-
-    fn remove(&self, path: &str) -> DiskResult<()> {
-        self.run(DiskOp::Remove, path, |state| {
-            state.begin_entry_change(path)?;
-            state.tree.remove(path)
-        })
-    }
-
-    fn remove_dir_all(&self, path: &str) -> DiskResult<()> {
-        self.run(DiskOp::Remove, path, |state| {
-            state.begin_entry_change(path)?;
-            state.tree.remove_dir_all(path)
-        })
-    }
-
-    fn list(&self, dir: &str) -> DiskResult<Vec<DirEntry>> {
-        self.run(DiskOp::List, dir, |state| {
-            let tree = &state.tree;
-            let entries = tree.entries(tree.lookup(dir)?)?.iter();
-            let entry = |(name, ino): (&String, &Ino)| {
-                let is_dir = tree.is_dir(*ino);
-                let bytes = if is_dir { 0 } else { tree.content(*ino).cached().len() as u64 };
-                DirEntry { name: name.clone(), is_dir, bytes }
-            };
-            Ok(entries.map(entry).collect())
-        })
-    }
-
-    fn sync_dir(&self, dir: &str) -> DiskResult<()> {
-        self.run(DiskOp::SyncDir, dir, |state| {
-            let ino = state.tree.lookup(dir)?;
-            state.tree.entries(ino)?;
-            state.begin_change(|io| io.dir_syncs += 1)?;
-            let outcome = state.check(Fault::SyncDir, dir);
-            match &outcome {
-                Ok(()) => state.tree.sync_dir(ino),
-                Err(_) => state.tree.fail_sync_dir(ino),
-            }
-            outcome
-        })
-    }
-
-    fn read_past_cache_at(&self, path: &str, position: u64, buf: &mut [u8]) -> DiskResult<usize> {
-        self.run(DiskOp::ReadPastCache, path, |state| {
-            Ok(copy_at(&state.read_past_cache(path)?, position, buf))
-        })
-    }
-
-    fn read_past_cache(&self, path: &str) -> DiskResult<Vec<u8>> {
-        self.run(DiskOp::ReadPastCache, path, |state| state.read_past_cache(path))
-    }
-
-    fn available_bytes(&self) -> DiskResult<u64> {
-        self.run(DiskOp::AvailableBytes, "", |state| {
-            let capacity = state.faults.rules.capacity_bytes.unwrap_or(UNLIMITED_BYTES);
-            Ok(capacity.saturating_sub(state.tree.used_bytes()))
-        })
     }
 }
 

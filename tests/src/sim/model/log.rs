@@ -6,6 +6,7 @@ use bytes::Bytes;
 use dure_engine::{Cursor, LogView, ReadError, ReadOutcome, Wait};
 use dure_proto::{EntryHeader, Offset, Records, split_entries};
 
+use super::Place;
 use crate::sim::{Checked, Violation, ensure};
 
 /// Read at a time: small, so that many reads make a log.
@@ -17,6 +18,8 @@ pub(crate) struct LogModel {
     /// By base offset: number of the batch (of a dead letter: its checksum), records, and time of append.
     placed: BTreeMap<u64, Placed>,
     bases: BTreeMap<u64, u64>,
+    /// By sender, and by the place that a batch has among those that it sent: base offsets.
+    order: BTreeMap<super::Sender, BTreeMap<u64, u64>>,
     pub(crate) start: Offset,
     pub(crate) end: Offset,
     /// A purge that was acknowledged removed at least this.
@@ -43,6 +46,26 @@ impl LogModel {
         );
         let at = *self.bases.entry(batch).or_insert(base.0);
         ensure!(at == base.0, "batch {batch} is there twice, at {at} and at {base}");
+        let end = base.plus(u64::from(records)).0;
+        let next = self.placed.range(base.0 + 1..).next().map(|(next, _)| *next);
+        ensure!(next.is_none_or(|next| end <= next), "batch {batch} at {base} to {end} overlaps {next:?}");
+        let before = self.placed.range(..base.0).next_back();
+        let before_end = before.map_or(0, |(base, placed)| base + u64::from(placed.records));
+        ensure!(before_end <= base.0, "batch {batch} at {base} overlaps what ends at {before_end}");
+        Ok(())
+    }
+
+    /// What one sender sends to one log is there in the order in which it was sent.
+    pub(crate) fn place_in_order(&mut self, base: Offset, place: Place) -> Checked {
+        let Place { sender, nth } = place;
+        let sent = self.order.entry(sender).or_default();
+        sent.insert(nth, base.0);
+        let before = sent.range(..nth).next_back();
+        let after = sent.range(nth + 1..).next();
+        ensure!(
+            before.is_none_or(|(_, at)| *at < base.0) && after.is_none_or(|(_, at)| base.0 < *at),
+            "out of order: what {sender:?} sent as {nth} is at {base}, between {before:?} and {after:?}"
+        );
         Ok(())
     }
 
@@ -103,7 +126,7 @@ pub(crate) fn read_log(
     let mut cursor = Cursor::at(from);
     let mut next: Option<Offset> = None;
     loop {
-        let entries = match view.read(&mut cursor, READ_BYTES, Wait::MayWait) {
+        let entries = match read_as_a_broker(view, &mut cursor) {
             Ok(ReadOutcome::Entries(entries)) => entries,
             Ok(ReadOutcome::AtEnd) => break,
             Err(ReadError::Disk { .. }) => return Ok(None),
@@ -134,6 +157,14 @@ pub(crate) fn read_log(
         view.high_watermark
     );
     Ok(Some(end))
+}
+
+/// From memory, and only where that does not do it, from the disk.
+pub(crate) fn read_as_a_broker(view: &LogView, cursor: &mut Cursor) -> Result<ReadOutcome, ReadError> {
+    match view.read(cursor, READ_BYTES, Wait::CachedOnly) {
+        Ok(ReadOutcome::WouldWait) => view.read(cursor, READ_BYTES, Wait::MayWait),
+        other => other,
+    }
 }
 
 /// The value of one record. `None`: the disk refused to read.

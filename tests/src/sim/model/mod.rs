@@ -13,8 +13,8 @@ use dure_proto::{
     BatchBuilder, Compression, LeaseToken, Offset, ProducerId, ProducerStamp, TopicId, TopicPartition,
 };
 
-pub(crate) use log::{LogModel, read_log, read_value};
-pub(crate) use queue::{Dead, PartModel, SettledItem};
+pub(crate) use log::{LogModel, read_as_a_broker, read_log, read_value};
+pub(crate) use queue::{Account, Dead, PartModel, SettledItem};
 pub(crate) use stream::{Committed, Member};
 
 /// A subscription, named by whose it is.
@@ -103,7 +103,25 @@ pub(crate) struct Batch {
     pub(crate) values: Vec<Bytes>,
     pub(crate) record_bytes_max: u32,
     pub(crate) stamped: bool,
+    /// Known once it was sent.
+    pub(crate) place: Option<Place>,
     pub(crate) fate: Fate,
+    /// Once it is acknowledged: the last commit that was durable then.
+    pub(crate) acked_with: Option<u64>,
+}
+
+/// Who sends a batch: a session, or a connection without one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Sender {
+    Session(ProducerId),
+    Connection(ConnectionId),
+}
+
+/// The place of a batch among those of its sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) sender: Sender,
+    pub(crate) nth: u64,
 }
 
 /// One producer session.
@@ -123,6 +141,8 @@ pub(crate) struct Stream {
     pub(crate) sent: usize,
     /// Acknowledged, the last ones.
     pub(crate) acked: VecDeque<u64>,
+    /// A batch was refused in this life of the broker: those sent behind it do not follow on what is there.
+    pub(crate) was_refused: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -158,7 +178,13 @@ impl Model {
         let record_bytes_max = builder.record_bytes_max();
         let bytes = builder.build(producer);
         let stamped = producer.is_some();
-        let batch = Batch { partition, bytes, values, record_bytes_max, stamped, fate: Fate::Unknown };
+        let place = producer.map(|stamp| {
+            let nth = u64::from(stamp.sequence.0);
+            Place { sender: Sender::Session(stamp.producer), nth }
+        });
+        let fate = Fate::Unknown;
+        let batch =
+            Batch { partition, bytes, values, record_bytes_max, stamped, place, fate, acked_with: None };
         self.batches.insert(id, batch);
         id
     }
@@ -194,7 +220,7 @@ impl Model {
     /// monotonic time at which it went, `mono_ms` the one at which another began.
     pub(crate) fn restart(&mut self, kept: u64, before_ms: u64, mono_ms: u64) {
         for session in &mut self.sessions {
-            session.streams.values_mut().for_each(|stream| stream.sent = 0);
+            session.streams.values_mut().for_each(|stream| (stream.sent, stream.was_refused) = (0, false));
         }
         self.members.clear();
         for group in self.groups.values_mut() {

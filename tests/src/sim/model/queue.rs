@@ -44,6 +44,8 @@ pub(crate) struct Message {
     pub(crate) acked: bool,
     /// An ack or a reject was sent, or its last attempt was given out.
     pub(crate) maybe_settled: bool,
+    /// An ack was sent.
+    maybe_acked: bool,
     pub(crate) dead: Dead,
     /// Why workers rejected it.
     pub(crate) reasons: BTreeSet<String>,
@@ -61,6 +63,21 @@ pub(crate) struct PartModel {
     pub(crate) loose_below: Offset,
     /// The group holds this partition's segments for sure.
     pub(crate) holds: bool,
+    /// The dead letters as they were listed last.
+    pub(crate) letters: BTreeSet<u64>,
+    /// Somebody may have removed some of them.
+    pub(crate) letters_purged: bool,
+}
+
+/// What became of a message of a queue that was worked off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Account {
+    Acked,
+    Dead,
+    /// It was acknowledged and the answer was lost, or a seek passed over it, or it died and its letter was purged.
+    Unknown,
+    /// Nothing accounts for it.
+    Missing,
 }
 
 /// One item of a settle request that is under way.
@@ -130,7 +147,7 @@ impl PartModel {
         let message = self.messages.entry(item.offset.0).or_default();
         let mine = message.grant.as_mut().filter(|grant| grant.token == item.token);
         match &item.action {
-            SettleAction::Ack => message.maybe_settled = true,
+            SettleAction::Ack => (message.maybe_settled, message.maybe_acked) = (true, true),
             SettleAction::Reject { reason } => {
                 message.maybe_settled = true;
                 message.reasons.insert(reason.clone());
@@ -203,6 +220,19 @@ impl PartModel {
             (Err(_), _) => {}
         }
         Ok(())
+    }
+
+    pub(crate) fn account_of(&self, offset: Offset) -> Account {
+        let message = self.messages.get(&offset.0);
+        if message.is_some_and(|message| message.acked) {
+            return Account::Acked;
+        }
+        if self.letters.contains(&offset.0) {
+            return Account::Dead;
+        }
+        let died_and_gone = |message: &Message| message.maybe_settled && self.letters_purged;
+        let may_be = message.is_some_and(|message| message.maybe_acked || died_and_gone(message));
+        if may_be || offset < self.loose_below { Account::Unknown } else { Account::Missing }
     }
 
     /// The group's cursor is moved, or was: everything may be otherwise.

@@ -148,16 +148,26 @@ impl World {
                     );
                 }
                 batch.fate = Fate::Acked(*base_offset);
+                batch.acked_with.get_or_insert(self.told_commit);
+                let place = batch.place.expect("it was sent");
                 let (records, append_ms) = (batch.values.len() as u32, (*append_time_ms).min(now));
                 let log = self.model.logs.entry(partition).or_default();
                 log.place(*base_offset, id, records, append_ms)?;
+                log.place_in_order(*base_offset, place)?;
                 self.session_acked(partition, id);
                 self.count(if stamped { "batches produced in sessions" } else { "batches produced" });
             }
             Ok(other) => return Err(Violation(format!("a produce was answered with {other:?}"))),
+            Err(error @ RequestError::OutOfOrderSequence { .. }) => {
+                let gave_up = matches!(batch.fate, Fate::Acked(_));
+                ensure!(
+                    self.session_refused(partition, id) && !gave_up,
+                    "batch {id} of {partition} was refused: {error}"
+                );
+                self.count("batches refused behind one that was");
+            }
             Err(
-                error @ (RequestError::OutOfOrderSequence { .. }
-                | RequestError::UnknownProducer(_)
+                error @ (RequestError::UnknownProducer(_)
                 | RequestError::Invalid(_)
                 | RequestError::MessageTooLarge { .. }),
             ) => return Err(Violation(format!("batch {id} of {partition} was refused: {error}"))),
@@ -165,6 +175,7 @@ impl World {
                 if !stamped {
                     batch.fate = Fate::Refused;
                 }
+                self.session_refused(partition, id);
                 self.count("batches refused");
             }
         }

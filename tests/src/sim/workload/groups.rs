@@ -215,15 +215,21 @@ impl World {
         }
         let partitions = self.partitions_of(&topic);
         self.letters_move(&name, &partitions);
+        let purges = self.rng.u8(0..3) == 0;
+        if let Some(group) = self.model.groups.get_mut(&name).filter(|_| purges) {
+            for partition in &partitions {
+                group.parts.entry(*partition).or_default().letters_purged = true;
+            }
+        }
         let op = Op::Letters { name: name.clone(), partitions };
-        let request = match self.rng.u8(0..3) {
-            0 => Request::PurgeDeadLetters(wire::PurgeDeadLetters { topic, group: name }),
-            _ => Request::Redrive(wire::Redrive { topic, group: name, count_max: self.rng.u64(0..3) }),
+        let request = match purges {
+            true => Request::PurgeDeadLetters(wire::PurgeDeadLetters { topic, group: name }),
+            false => Request::Redrive(wire::Redrive { topic, group: name, count_max: self.rng.u64(0..3) }),
         };
         self.send(request, op);
     }
 
-    pub(super) fn letters_move(&mut self, name: &str, partitions: &[TopicPartition]) {
+    pub(crate) fn letters_move(&mut self, name: &str, partitions: &[TopicPartition]) {
         let Some(group) = self.model.groups.get_mut(name) else { return };
         for partition in partitions {
             group.parts.entry(*partition).or_default().redrive();

@@ -163,7 +163,7 @@ impl World {
     /// Reads a log as a consumer would: what it sees is what was produced, and stays.
     fn read_somewhere(&mut self) -> Checked {
         let visible: Vec<TopicPartition> = self.views.keys().copied().collect();
-        if visible.is_empty() {
+        if visible.is_empty() || self.damaged {
             return Ok(());
         }
         let partition = visible[self.rng.usize(0..visible.len())];

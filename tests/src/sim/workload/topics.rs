@@ -4,7 +4,7 @@ use dure_engine::{Produce, Request};
 use dure_proto::{ProducerStamp, Sequence, TopicPartition, wire};
 
 use super::{Op, TOPICS, topic_config};
-use crate::sim::model::{Session, TopicShape};
+use crate::sim::model::{Place, Sender, Session, TopicShape};
 use crate::sim::world::World;
 
 /// Batches that a producer session has in flight to one partition at most.
@@ -128,14 +128,30 @@ impl World {
     }
 
     pub(crate) fn send_batch(&mut self, id: u64) {
-        let batch = &self.model.batches[&id];
+        let reply_to = self.next_reply_to();
+        let batch = self.model.batches.get_mut(&id).expect("it was just made");
+        batch.place.get_or_insert(Place { sender: Sender::Connection(reply_to.connection), nth: id });
         let produce = Produce {
             partition: batch.partition,
             batch: batch.bytes.clone(),
             keyed: id.is_multiple_of(7),
             record_bytes_max: batch.record_bytes_max,
         };
-        self.send(Request::Produce(produce), Op::Produce { batch: id });
+        self.send_from(reply_to, Request::Produce(produce), Op::Produce { batch: id });
+    }
+
+    /// Whatever the session sent from this batch on is sent again. Returns whether that was to be expected: one before
+    /// was refused, or the session is over.
+    pub(super) fn session_refused(&mut self, partition: TopicPartition, batch: u64) -> bool {
+        let mut expected = None;
+        for session in &mut self.model.sessions {
+            let Some(stream) = session.streams.get_mut(&partition) else { continue };
+            if let Some(at) = stream.unacked.iter().position(|id| *id == batch) {
+                stream.sent = stream.sent.min(at);
+                expected = Some(std::mem::replace(&mut stream.was_refused, true));
+            }
+        }
+        expected.unwrap_or(true)
     }
 
     /// The session's batch is acknowledged: the front of what waits moves up.

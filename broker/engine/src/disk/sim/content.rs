@@ -6,7 +6,10 @@
 //! log      = writes (as whole-sector images), cuts and extensions since the last sync
 //! poisoned = a failed sync has emptied the log without applying it: cached and durable differ for good
 //! ```
+//!
+//! Bytes are shared between the forks of a disk until one of them changes them.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -14,8 +17,8 @@ use super::{SECTOR_BYTES, Survival, Unsynced, UnsyncedPart};
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Content {
-    cached: Vec<u8>,
-    durable: Vec<u8>,
+    cached: Arc<Vec<u8>>,
+    durable: Arc<Vec<u8>>,
     log: Vec<Change>,
     poisoned: bool,
 }
@@ -26,7 +29,7 @@ enum Change {
     Write {
         seq: u64,
         position: usize,
-        image: Vec<u8>,
+        image: Arc<[u8]>,
         end: usize,
     },
     Cut {
@@ -60,13 +63,11 @@ impl Content {
             return;
         }
         let end = position + bytes.len();
-        if end > self.cached.len() {
-            self.cached.resize(end, 0);
-        }
-        self.cached[position..end].copy_from_slice(bytes);
+        let cached = Arc::make_mut(&mut self.cached);
+        put(cached, position, bytes);
         let from = position / SECTOR_BYTES * SECTOR_BYTES;
-        let to = end.next_multiple_of(SECTOR_BYTES).min(self.cached.len());
-        let image = self.cached[from..to].to_vec();
+        let to = end.next_multiple_of(SECTOR_BYTES).min(cached.len());
+        let image: Arc<[u8]> = cached[from..to].into();
         let seq = *next_seq;
         *next_seq += image.len().div_ceil(SECTOR_BYTES) as u64;
         self.log.push(Change::Write { seq, position: from, image, end });
@@ -80,13 +81,15 @@ impl Content {
             std::cmp::Ordering::Equal => return,
         }
         *next_seq += 1;
-        self.cached.resize(bytes, 0);
+        Arc::make_mut(&mut self.cached).resize(bytes, 0);
     }
 
     /// Makes all of the log durable.
     pub(super) fn sync(&mut self) {
         let log = std::mem::take(&mut self.log);
-        apply_all(&mut self.durable, &log);
+        if !log.is_empty() {
+            apply_all(Arc::make_mut(&mut self.durable), &log);
+        }
     }
 
     /// The sync failed: the pages count as clean now, and only what `decide` keeps has reached the device.
@@ -105,7 +108,7 @@ impl Content {
 
     /// What the device holds once the dirty pages are written back, which is not yet durable.
     pub(super) fn written_back(&self) -> Vec<u8> {
-        let mut image = self.durable.clone();
+        let mut image = self.durable.to_vec();
         apply_all(&mut image, &self.log);
         image.resize(self.cached.len(), 0);
         image
@@ -114,17 +117,20 @@ impl Content {
     /// Forgets the clean pages; the kernel keeps the length.
     pub(super) fn drop_cache(&mut self) {
         if self.poisoned {
-            self.cached = self.written_back();
+            self.cached = Arc::new(self.written_back());
         }
     }
 
     /// Flips a bit on the device and in the cache, but not in what is still to be written over it.
     pub(super) fn flip_bit(&mut self, position: usize, bit: u32) -> bool {
-        if let Some(byte) = self.durable.get_mut(position) {
-            *byte ^= 1 << bit;
+        if position < self.durable.len() {
+            Arc::make_mut(&mut self.durable)[position] ^= 1 << bit;
         }
-        let found = self.cached.get_mut(position);
-        found.map(|byte| *byte ^= 1 << bit).is_some()
+        let found = position < self.cached.len();
+        if found {
+            Arc::make_mut(&mut self.cached)[position] ^= 1 << bit;
+        }
+        found
     }
 
     /// Applies to `durable` what survives of the log and empties it. False if there was nothing to decide.
@@ -135,10 +141,14 @@ impl Content {
         if log.is_empty() {
             return false;
         }
-        let mut keeps = |seq: u64, part: UnsyncedPart| decide(&Unsynced { seq, path: path.clone(), part });
+        let mut keeps = |seq: u64, part: UnsyncedPart, is_idle: bool| {
+            decide(&Unsynced { seq, path: path.clone(), part, is_idle })
+        };
         let asked_length = length_question(self.durable.len(), &log);
+        let mut idle = Idle::default();
+        let durable = Arc::make_mut(&mut self.durable);
         // The file ends somewhere in [low, high]; kept sectors may lie beyond the end, and are then gone.
-        let mut low = self.durable.len();
+        let mut low = durable.len();
         let mut high = low;
         for change in &log {
             match change {
@@ -146,15 +156,16 @@ impl Content {
                     for (n, sector) in image.chunks(SECTOR_BYTES).enumerate() {
                         let at = position + n * SECTOR_BYTES;
                         let part = UnsyncedPart::Sector { position: at as u64 };
-                        if keeps(seq + n as u64, part) != Survival::Lost {
-                            put(&mut self.durable, at, sector);
+                        if keeps(seq + n as u64, part, idle.is_idle(durable, at, sector)) != Survival::Lost {
+                            put(durable, at, sector);
                         }
                     }
                     high = high.max(*end);
                 }
                 Change::Cut { seq, bytes } => {
-                    if keeps(*seq, UnsyncedPart::Cut { bytes: *bytes as u64 }) != Survival::Lost {
-                        self.durable.truncate(*bytes);
+                    idle.was_cut = true;
+                    if keeps(*seq, UnsyncedPart::Cut { bytes: *bytes as u64 }, false) != Survival::Lost {
+                        durable.truncate(*bytes);
                         low = low.min(*bytes);
                         high = *bytes;
                     }
@@ -165,14 +176,35 @@ impl Content {
         let mut len = low;
         if let Some((seq, range)) = asked_length {
             let part = UnsyncedPart::Length { from: range.start as u64, to: range.end as u64 };
-            match keeps(seq, part) {
+            match keeps(seq, part, false) {
                 Survival::Lost => {}
                 Survival::Kept => len = high,
                 Survival::Partly(bytes) => len = (bytes as usize).clamp(low, high.max(low)),
             }
         }
-        self.durable.resize(len, 0);
+        durable.resize(len, 0);
         true
+    }
+}
+
+/// Tells which sectors change nothing, wherever the decisions about those before them went.
+#[derive(Default)]
+struct Idle {
+    /// Sectors for which there was a decision that mattered.
+    changed: BTreeSet<usize>,
+    was_cut: bool,
+}
+
+impl Idle {
+    fn is_idle(&mut self, durable: &[u8], at: usize, sector: &[u8]) -> bool {
+        let there = durable.get(at..).unwrap_or_default();
+        let there = &there[..there.len().min(sector.len())];
+        let same = *there == sector[..there.len()] && sector[there.len()..].iter().all(|byte| *byte == 0);
+        let is_idle = same && !self.was_cut && !self.changed.contains(&at);
+        if !is_idle {
+            self.changed.insert(at);
+        }
+        is_idle
     }
 }
 

@@ -7,7 +7,7 @@ pub struct SimFaults {
     pub only_under: String,
     /// EIO on reading, cached and past the cache.
     pub fail_read: FaultRule,
-    /// EIO on writing, cutting or allocating; a random part of a write is done.
+    /// EIO on writing, cutting or allocating; of a write a random part is done, as of one that came back short.
     pub fail_write: FaultRule,
     /// ENOSPC on writing or allocating; a random part of a write is done.
     pub fail_space: FaultRule,
@@ -66,6 +66,24 @@ pub enum PastCache {
     AfterWriteBack,
 }
 
+/// How long calls take, in simulated milliseconds; nothing by default. The disk only adds it up
+/// ([`SimDisk::spent_ms`](super::SimDisk::spent_ms)): whoever keeps the clock lets it pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Latency {
+    /// A read takes up to this.
+    pub read_ms_max: u64,
+    /// A write, cut or allocation takes up to this.
+    pub write_ms_max: u64,
+    /// A sync, of a file or a directory, takes up to this.
+    pub sync_ms_max: u64,
+    /// Creating, renaming or removing takes up to this.
+    pub entry_ms_max: u64,
+    /// So many calls in a million hang.
+    pub hang_per_million: u32,
+    /// For up to this.
+    pub hang_ms_max: u64,
+}
+
 /// What has been injected so far, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -79,6 +97,9 @@ pub struct InjectedCounts {
     pub short_reads: u64,
     pub cold_reads: u64,
     pub misdirected_writes: u64,
+    /// Failed writes of which a part, and not nothing or all, was done.
+    pub short_writes: u64,
+    pub hung_calls: u64,
     pub flipped_bits: u64,
     pub power_cuts: u64,
     pub process_kills: u64,
@@ -89,7 +110,7 @@ pub struct InjectedCounts {
 
 impl InjectedCounts {
     /// The counts with their names, for printing and adding up.
-    pub fn by_kind(&self) -> [(&'static str, u64); 15] {
+    pub fn by_kind(&self) -> [(&'static str, u64); 17] {
         [
             ("read errors", self.read_errors),
             ("write errors", self.write_errors),
@@ -100,6 +121,8 @@ impl InjectedCounts {
             ("short reads", self.short_reads),
             ("cold reads", self.cold_reads),
             ("misdirected writes", self.misdirected_writes),
+            ("short writes", self.short_writes),
+            ("hung calls", self.hung_calls),
             ("flipped bits", self.flipped_bits),
             ("power cuts", self.power_cuts),
             ("process kills", self.process_kills),

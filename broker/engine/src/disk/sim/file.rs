@@ -50,7 +50,7 @@ impl SimFile {
 impl DiskFile for SimFile {
     fn read_at(&self, position: u64, buf: &mut [u8]) -> DiskResult<usize> {
         self.run(DiskOp::Read, |state| {
-            state.io.reads += 1;
+            state.begin_read();
             state.check(Fault::Read, &self.path)?;
             let mut n = copy_at(state.tree.content(self.ino).cached(), position, buf);
             if n > 1 && state.hits(Fault::ShortRead, &self.path) {
@@ -81,7 +81,7 @@ impl DiskFile for SimFile {
     fn set_len(&self, bytes: u64) -> DiskResult<()> {
         self.run(DiskOp::SetLength, |state| {
             self.check_writable(Errno::INVAL)?;
-            state.begin_change(|io| io.writes += 1)?;
+            state.begin_write()?;
             state.check(Fault::Write, &self.path)?;
             let (content, next_seq) = state.tree.content_mut(self.ino);
             content.set_len(next_seq, bytes as usize);
@@ -96,7 +96,7 @@ impl DiskFile for SimFile {
                 return Ok(());
             }
             self.check_writable(Errno::BADF)?;
-            state.begin_change(|io| io.writes += 1)?;
+            state.begin_write()?;
             state.check(Fault::Write, &self.path)?;
             state.check(Fault::Space, &self.path)?;
             if bytes > state.length_max(length) {

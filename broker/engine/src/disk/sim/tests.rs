@@ -280,10 +280,41 @@ fn faults_hit_the_calls_they_name() {
         write_errors: 1,
         entry_errors: 1,
         misdirected_writes: 1,
+        short_writes: injected.short_writes,
         flipped_bits: 1,
         ..InjectedCounts::default()
     };
     assert_eq!(injected, expected);
+}
+
+#[test]
+fn calls_take_the_time_of_their_kind() {
+    let disk = SimDisk::new(1);
+    let file = write_synced(&disk, "a", b"x");
+    assert_eq!(disk.spent_ms(), 0);
+    disk.set_latency(Latency { sync_ms_max: 50, ..Latency::default() });
+    file.write_all_at(0, b"y").unwrap();
+    assert_eq!(disk.spent_ms(), 0);
+    (0..20).for_each(|_| file.sync().unwrap());
+    assert!((100..=1_000).contains(&disk.spent_ms()), "{} ms", disk.spent_ms());
+    let before_ms = disk.spent_ms();
+    disk.set_latency(Latency { hang_per_million: 1_000_000, hang_ms_max: 90_000, ..Latency::default() });
+    (0..20).for_each(|_| file.write_all_at(0, b"y").unwrap());
+    assert!(disk.spent_ms() > before_ms + 100_000);
+    assert_eq!(disk.injected().hung_calls, 20);
+}
+
+#[test]
+fn sectors_that_hold_already_what_is_written_to_them_are_idle() {
+    let disk = SimDisk::new(1);
+    let file = write_synced(&disk, "a", &[1; 3 * SECTOR_BYTES]);
+    let idle = |disk: &SimDisk| disk.unsynced().iter().map(|unsynced| unsynced.is_idle).collect::<Vec<_>>();
+    file.write_all_at(0, &[1; 2 * SECTOR_BYTES]).unwrap();
+    assert_eq!(idle(&disk), [true, true]);
+    file.write_all_at(0, &[2; SECTOR_BYTES]).unwrap();
+    // What was there before counts again, now that it may have been something else between.
+    file.write_all_at(0, &[1; SECTOR_BYTES]).unwrap();
+    assert_eq!(idle(&disk), [true, true, false, false]);
 }
 
 #[test]

@@ -266,6 +266,7 @@ impl Tree {
             seq: change.seq,
             path: change.path.clone(),
             part: UnsyncedPart::Entry,
+            is_idle: false,
         };
         let mut chosen: Vec<bool> =
             pending.iter().map(|change| decide(&ask(change)) != Survival::Lost).collect();

@@ -1,0 +1,97 @@
+//! What happens by itself: the disk works, time passes, records are read for the dead letters.
+
+use dure_engine::{DiskJob, Input, JobDone, Letter, Now, letter_batch};
+use dure_proto::Record;
+
+use super::Checked;
+use super::model::read_value;
+use super::world::{LetterRequest, World};
+
+impl World {
+    /// One of the things that happen by themselves.
+    pub(crate) fn machine_step(&mut self) -> Checked {
+        match self.rng.u8(0..10) {
+            0..=3 => self.run_a_job(),
+            4..=6 => self.finish_a_job(),
+            7 if self.is_small && self.rng.u8(0..3) == 0 => self.let_space_come_back(),
+            7 => return self.return_a_letter(),
+            _ => {
+                let ms = match self.rng.u8(0..16) {
+                    0 => self.rng.u64(100..3_000),
+                    _ => self.rng.u64(0..25),
+                };
+                self.advance(ms);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn advance(&mut self, ms: u64) {
+        self.now = Now { mono_ms: self.now.mono_ms + ms, wall_ms: self.now.wall_ms + ms };
+    }
+
+    /// Any job that was given out, whatever the order: they run side by side.
+    fn run_a_job(&mut self) {
+        if self.jobs.is_empty() {
+            return;
+        }
+        let job = self.jobs.remove(self.rng.usize(0..self.jobs.len()));
+        self.note(format_args!("run {job:?}"));
+        self.run_job(job);
+    }
+
+    /// What it does to the disk happens now; the shard can hear of it once all its calls have come back.
+    pub(crate) fn run_job(&mut self, job: DiskJob) {
+        let spent_before_ms = self.disk.spent_ms();
+        let done = job.run(&self.disk);
+        let takes_ms = self.disk.spent_ms() - spent_before_ms;
+        self.done.push((self.now.mono_ms + takes_ms, done));
+    }
+
+    /// The shard hears of any job that was run and has come to its end.
+    fn finish_a_job(&mut self) {
+        let over: Vec<usize> = (0..self.done.len()).filter(|i| self.done[*i].0 <= self.now.mono_ms).collect();
+        if over.is_empty() {
+            return;
+        }
+        let (_, done) = self.done.remove(over[self.rng.usize(0..over.len())]);
+        self.note(format_args!("tell {done:?}"));
+        self.tell_done(done);
+    }
+
+    pub(crate) fn tell_done(&mut self, done: JobDone) {
+        self.told_commit = self.told_commit.max(done.durable_seq().map_or(0, |seq| seq.0));
+        self.handle(Input::JobDone(done));
+    }
+
+    pub(crate) fn return_a_letter(&mut self) -> Checked {
+        if self.letters.is_empty() {
+            return Ok(());
+        }
+        let request = self.letters.remove(self.rng.usize(0..self.letters.len()));
+        let LetterRequest { group, source, offset, from } = request;
+        let value = match self.views.get(&from.0) {
+            Some(view) if from.1 >= view.log_start => match read_value(view, from.1) {
+                // The same read may succeed later.
+                Ok(None) => {
+                    self.letters.push(request);
+                    return Ok(());
+                }
+                Ok(value) => value,
+                Err(_) if self.damaged => None,
+                Err(violation) => return Err(violation),
+            },
+            _ => None,
+        };
+        let batch = match value {
+            Some(value) => {
+                let (offset_delta, timestamp_ms, key, headers) = (0, 0, None, Vec::new());
+                letter_batch(Ok(&Record { offset_delta, timestamp_ms, key, value, headers }))
+            }
+            None => letter_batch(Err("it cannot be read")),
+        };
+        self.note(format_args!("letter {source} {offset}"));
+        self.handle(Input::Letter(Letter { group, source, offset, batch }));
+        Ok(())
+    }
+}
