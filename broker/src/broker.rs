@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use dure_engine::DiskRef;
 use tokio::sync::Semaphore;
 
 use crate::config::ServeOptions;
+use crate::data_dir::Format;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::records::RecordReader;
@@ -13,6 +15,10 @@ use crate::runtime::Shards;
 /// The running broker, as listeners see it.
 pub(crate) struct Broker {
     pub(crate) options: ServeOptions,
+    /// The data directory, for those who read its files as they are.
+    pub(crate) disk: DiskRef,
+    /// Its identity.
+    pub(crate) format: Format,
     pub(crate) shards: Shards,
     pub(crate) records: Arc<RecordReader>,
     pub(crate) metrics: Arc<Metrics>,

@@ -136,7 +136,7 @@ impl DataDir {
             Some(format) => format,
             None if create => {
                 refuse_foreign(&root)?;
-                make_format(&root, &path)?
+                make_format(&root)?
             }
             None => return Err(damaged(&path, "it is missing")),
         };
@@ -193,18 +193,23 @@ fn refuse_foreign(root: &Path) -> Result<(), DataDirError> {
     Ok(())
 }
 
-fn make_format(root: &Path, path: &Path) -> Result<Format, DataDirError> {
+fn make_format(root: &Path) -> Result<Format, DataDirError> {
     let (cluster, salt) = (random_hex::<16>()?, random_hex::<8>()?);
     let format = Format { format: FORMAT_VERSION, cluster, salt, shards: SHARDS };
-    let new = root.join("FORMAT.new");
+    write_format(root, &format)?;
+    Ok(format)
+}
+
+/// Makes a directory one of this identity. What lies in it is synced before.
+pub(crate) fn write_format(root: &Path, format: &Format) -> Result<(), DataDirError> {
+    let (new, path) = (root.join("FORMAT.new"), root.join("FORMAT"));
     let mut file = File::create(&new).map_err(io_error("create", &new))?;
-    let mut text = serde_json::to_vec(&format).expect("numbers and text become JSON");
+    let mut text = serde_json::to_vec(format).expect("numbers and text become JSON");
     text.push(b'\n');
     file.write_all(&text).map_err(io_error("write", &new))?;
     file.sync_all().map_err(io_error("sync", &new))?;
-    fs::rename(&new, path).map_err(io_error("rename", &new))?;
-    File::open(root).and_then(|dir| dir.sync_all()).map_err(io_error("sync", root))?;
-    Ok(format)
+    fs::rename(&new, &path).map_err(io_error("rename", &new))?;
+    File::open(root).and_then(|dir| dir.sync_all()).map_err(io_error("sync", root))
 }
 
 fn random_hex<const BYTES: usize>() -> Result<String, DataDirError> {

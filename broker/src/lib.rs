@@ -6,6 +6,7 @@
 //! carries it to the shard's thread, the engine decides, `runtime::effects` sends the answer to `server::writer`.
 
 mod authorize;
+pub mod backup;
 mod broker;
 mod clock;
 mod config;

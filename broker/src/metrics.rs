@@ -31,7 +31,7 @@ pub(crate) struct Metrics {
 }
 
 /// Every request that is counted by name.
-pub(crate) const REQUEST_NAMES: [&str; 28] = [
+pub(crate) const REQUEST_NAMES: [&str; 29] = [
     "metadata",
     "create_topic",
     "alter_topic",
@@ -59,6 +59,7 @@ pub(crate) const REQUEST_NAMES: [&str; 28] = [
     "heartbeat",
     "commit_offsets",
     "leave_group",
+    "backup",
     "ping",
 ];
 

@@ -112,6 +112,8 @@ pub async fn serve(mut options: ServeOptions) -> Result<Running, ServeError> {
     let assembling = Arc::new(Semaphore::new(options.inflight_bytes_max as usize));
     let broker = Arc::new(Broker {
         options,
+        disk: Arc::new(data.disk()),
+        format: data.format().clone(),
         shards,
         records,
         metrics,

@@ -106,6 +106,11 @@ impl Catalogue {
         catalogue
     }
 
+    /// No topic has had this number or a larger one.
+    pub(crate) fn topic_next(&self) -> u32 {
+        self.next
+    }
+
     pub(crate) fn snapshot(&self) -> (Vec<TopicSnapshot>, u32) {
         let topic = |info: &Arc<TopicInfo>| TopicSnapshot {
             topic: Some(TopicCreated {

@@ -17,6 +17,7 @@ use dure_proto::CommitSeq;
 use dure_proto::journal::Checkpoint;
 use prost::Message;
 
+use crate::backup::BackupContent;
 use crate::disk::{Disk, DiskResult, FileRef, OpenMode};
 use crate::finding::Finding;
 
@@ -32,9 +33,11 @@ pub(crate) struct CheckpointFile {
     sync_files: Vec<FileRef>,
     /// Parents behind children: each name is durable before what leads to it.
     sync_dirs: Vec<String>,
+    /// A backup reads what it names.
+    for_backup: bool,
 }
 
-fn checkpoint_path(dir: &str, seq: u64) -> String {
+pub(crate) fn checkpoint_path(dir: &str, seq: u64) -> String {
     format!("{dir}/{seq:020}.checkpoint")
 }
 
@@ -48,16 +51,17 @@ impl CheckpointFile {
         checkpoint: Checkpoint,
         sync_files: Vec<FileRef>,
         sync_dirs: Vec<String>,
+        for_backup: bool,
     ) -> CheckpointFile {
-        CheckpointFile { dir, checkpoint, sync_files, sync_dirs }
+        CheckpointFile { dir, checkpoint, sync_files, sync_dirs, for_backup }
     }
 
     pub(crate) fn seq(&self) -> CommitSeq {
         CommitSeq(self.checkpoint.seq)
     }
 
-    /// Makes it durable, and removes those that it makes superfluous.
-    pub(crate) fn write(self, disk: &dyn Disk) -> DiskResult<()> {
+    /// Makes it durable, and removes those that it makes superfluous. Returns what a backup needs, if there is one.
+    pub(crate) fn write(self, disk: &dyn Disk) -> DiskResult<Option<BackupContent>> {
         for file in &self.sync_files {
             file.sync()?;
         }
@@ -79,7 +83,8 @@ impl CheckpointFile {
         for seq in list(disk, &self.dir)?.into_iter().rev().skip(CHECKPOINTS_KEPT) {
             disk.remove(&checkpoint_path(&self.dir, seq))?;
         }
-        Ok(())
+        let shard_dir = self.dir.trim_end_matches("/checkpoint");
+        Ok(self.for_backup.then(|| BackupContent::of(shard_dir, &self.checkpoint, bytes)))
     }
 }
 

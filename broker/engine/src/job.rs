@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use dure_proto::CommitSeq;
 
+use crate::backup::BackupContent;
 use crate::checkpoint::CheckpointFile;
 use crate::disk::{Disk, DiskError, DiskResult, FileRef};
 use crate::journal::OpenPiece;
+use crate::shard::Sweep;
 
 /// A piece of disk work.
 pub struct DiskJob(pub(crate) Job);
@@ -29,13 +31,14 @@ pub(crate) enum Job {
     PreparePiece { dir: String, number: u64, bytes: u64, recycle: Option<String> },
     WriteCheckpoint(CheckpointFile),
     Remove { paths: Vec<String>, dirs: Vec<String> },
+    Sweep(Sweep),
     CheckSpace,
 }
 
 pub(crate) enum Done {
     CommitWritten { seq: CommitSeq, result: DiskResult<()> },
     PiecePrepared(DiskResult<OpenPiece>),
-    CheckpointWritten { seq: CommitSeq, result: DiskResult<()> },
+    CheckpointWritten { seq: CommitSeq, result: DiskResult<Option<BackupContent>> },
     Removed(DiskResult<()>),
     Space(DiskResult<u64>),
 }
@@ -83,6 +86,7 @@ impl DiskJob {
                 Done::CheckpointWritten { seq: file.seq(), result: file.write(disk) }
             }
             Job::Remove { paths, dirs } => Done::Removed(remove(disk, &paths, &dirs)),
+            Job::Sweep(sweep) => Done::Removed(sweep.run(disk)),
             Job::CheckSpace => Done::Space(disk.available_bytes()),
         })
     }
@@ -116,6 +120,7 @@ impl fmt::Debug for DiskJob {
             Job::PreparePiece { number, .. } => write!(f, "PreparePiece({number})"),
             Job::WriteCheckpoint(file) => write!(f, "WriteCheckpoint({})", file.seq()),
             Job::Remove { paths, dirs } => write!(f, "Remove({paths:?}, {dirs:?})"),
+            Job::Sweep(_) => write!(f, "Sweep"),
             Job::CheckSpace => write!(f, "CheckSpace"),
         }
     }
@@ -126,7 +131,9 @@ impl fmt::Debug for JobDone {
         match &self.0 {
             Done::CommitWritten { seq, result } => write!(f, "CommitWritten({seq}, {result:?})"),
             Done::PiecePrepared(result) => write!(f, "PiecePrepared(ok: {})", result.is_ok()),
-            Done::CheckpointWritten { seq, result } => write!(f, "CheckpointWritten({seq}, {result:?})"),
+            Done::CheckpointWritten { seq, result } => {
+                write!(f, "CheckpointWritten({seq}, {:?})", result.as_ref().map(drop))
+            }
             Done::Removed(result) => write!(f, "Removed({result:?})"),
             Done::Space(result) => write!(f, "Space({result:?})"),
         }

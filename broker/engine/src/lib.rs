@@ -3,6 +3,7 @@
 //! through [`disk::Disk`], and what is to happen outside goes out as [`Effect`]s, so that a seeded simulator
 //! drives the very code that ships.
 
+mod backup;
 mod catalogue;
 mod checkpoint;
 mod disk;
@@ -25,6 +26,9 @@ mod shard;
 mod stream_group;
 mod time;
 
+pub use backup::{
+    BackupFile, BackupPlan, RESTORED_EPOCHS_MAX, RESTORED_EPOCHS_MIN, RestoredCheckpoint, restored_checkpoint,
+};
 pub use catalogue::{
     MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PARTITIONS_MAX, TopicInfo, TopicTable, default_topic_config,
 };

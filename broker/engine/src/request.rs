@@ -1,5 +1,6 @@
 //! What a shard can be asked and what it answers: the protocol-neutral layer between listeners and engine.
 
+use crate::backup::BackupPlan;
 use bytes::Bytes;
 use dure_proto::wire::{self, ErrorCode, Retry};
 use dure_proto::{Offset, PartitionId, ProducerId, Receipt, TopicId, TopicPartition};
@@ -102,6 +103,12 @@ pub enum Request {
     CommitOffsets(wire::CommitOffsets),
     /// Answered with [`Response::Done`].
     LeaveGroup(wire::LeaveGroup),
+
+    /// Answered with [`Response::Backup`] once everything decided before is in it. Its files stay until
+    /// [`Request::EndBackup`] or the end of the connection.
+    BeginBackup,
+    /// The connection's backup is done with; never answered.
+    EndBackup,
 }
 
 /// One validated record batch for one partition.
@@ -213,6 +220,8 @@ pub enum Response {
     },
     /// Membership of a stream group.
     Joined(wire::JoinGroupReply),
+    /// What a backup consists of; the listener reads the files.
+    Backup(BackupPlan),
 }
 
 /// A settled item.

@@ -106,8 +106,12 @@ fn run_verify(path: &Path, output: Format) -> Outcome {
     if total.is_ok() { Ok(()) } else { Err(Failure::Reported) }
 }
 
+/// A finding as programs see it.
+pub(super) fn finding(finding: &Finding) -> Value {
+    json!({ "kind": finding.kind(), "damage": finding.is_damage(), "message": finding.to_string() })
+}
+
 fn summary(report: &VerifyReport) -> Value {
-    let finding = |finding: &Finding| json!({ "kind": finding.kind(), "damage": finding.is_damage(), "message": finding.to_string() });
     json!({
         "ok": report.is_ok(),
         "topics": report.topics,

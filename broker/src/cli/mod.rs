@@ -6,6 +6,7 @@
 
 mod args;
 mod autoscale;
+mod backup;
 mod bench;
 mod completions;
 mod config;
@@ -18,6 +19,7 @@ mod log;
 mod out;
 mod produce;
 mod receive;
+mod restore;
 mod serve;
 mod signals;
 mod table;
@@ -77,6 +79,8 @@ enum Verb {
     Dlq(dlq::DlqVerb),
     #[command(subcommand)]
     Log(log::LogVerb),
+    Backup(backup::BackupArgs),
+    Restore(restore::RestoreArgs),
     #[command(subcommand)]
     Bench(bench::BenchVerb),
     Completions(completions::CompletionsArgs),
@@ -100,6 +104,8 @@ impl Verb {
             Verb::Group(verb) => signals::interruptible(group::run(verb)).await,
             Verb::Dlq(verb) => signals::interruptible(dlq::run(verb)).await,
             Verb::Log(verb) => log::run(verb),
+            Verb::Backup(args) => signals::interruptible(backup::run(args)).await,
+            Verb::Restore(args) => restore::run(&args),
             Verb::Bench(verb) => signals::interruptible(bench::run(verb)).await,
             Verb::Completions(args) => completions::run(&args),
         }

@@ -179,7 +179,7 @@ impl Effects {
                 (Some(outbox), result) => outbox.answer(correlation, result, permit),
                 (None, _) => {}
             },
-            AnswerTo::Local(answer) => {
+            AnswerTo::Task(answer) | AnswerTo::Local(answer) => {
                 let _ = answer.send(result);
             }
             AnswerTo::Nobody => {}

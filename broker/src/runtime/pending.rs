@@ -28,6 +28,8 @@ pub(crate) enum AnswerTo {
     WorkQueue { correlation: u64, subscription: SubscriptionId },
     /// To the client; forgotten with the connection if the shard has not taken it up.
     Join { correlation: u64 },
+    /// To a task of the connection; forgotten with it.
+    Task(oneshot::Sender<Result<Response, RequestError>>),
     /// To a task of the broker.
     Local(oneshot::Sender<Result<Response, RequestError>>),
     /// Nobody asked for one.
@@ -55,7 +57,7 @@ impl Pending {
 
     /// The engine forgets these without an answer when their connection closes.
     pub(crate) fn goes_with_connection(&self) -> bool {
-        self.is_open_ended() || matches!(self.to, AnswerTo::Join { .. })
+        self.is_open_ended() || matches!(self.to, AnswerTo::Join { .. } | AnswerTo::Task(_))
     }
 
     /// What may stay open for as long as the client likes takes no room from the others meanwhile.
@@ -80,7 +82,7 @@ impl Pending {
             | AnswerTo::WorkQueue { correlation, .. } => {
                 outbox.answer(correlation, Err(error), self.connection)
             }
-            AnswerTo::Local(answer) => _ = answer.send(Err(error)),
+            AnswerTo::Task(answer) | AnswerTo::Local(answer) => _ = answer.send(Err(error)),
             AnswerTo::Nobody => {}
         }
     }

@@ -37,6 +37,7 @@ pub(super) fn request_name(body: &Body) -> Option<&'static str> {
         Body::Heartbeat(_) => "heartbeat",
         Body::CommitOffsets(_) => "commit_offsets",
         Body::LeaveGroup(_) => "leave_group",
+        Body::Backup(_) => "backup",
         Body::Error(_)
         | Body::Hello(_)
         | Body::HelloReply(_)
@@ -54,7 +55,10 @@ pub(super) fn request_name(body: &Body) -> Option<&'static str> {
         | Body::DeadLetters(_)
         | Body::Count(_)
         | Body::JoinGroupReply(_)
-        | Body::Assignment(_) => return None,
+        | Body::Assignment(_)
+        | Body::BackupReply(_)
+        | Body::BackupPart(_)
+        | Body::BackupEnd(_) => return None,
     })
 }
 
@@ -99,6 +103,7 @@ pub(super) fn check(broker: &Broker, principal: &Principal, body: &Body) -> Resu
         Body::Heartbeat(m) => may(Operation::Consume, Resource::Group(&m.group)),
         Body::CommitOffsets(m) => may(Operation::Consume, Resource::Group(&m.group)),
         Body::LeaveGroup(m) => may(Operation::Consume, Resource::Group(&m.group)),
+        Body::Backup(_) => may(Operation::Administer, Resource::Cluster),
         // What concerns the connection alone was allowed when what it belongs to was.
         _ => Ok(()),
     }

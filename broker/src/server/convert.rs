@@ -32,7 +32,7 @@ pub(super) fn read_error(error: &ReadError) -> wire::Error {
     message(code, error.to_string(), retry)
 }
 
-/// The body that answers a request. Dead letters are answered elsewhere, with their bytes.
+/// The body that answers a request. Dead letters and backups are answered elsewhere, with their bytes.
 pub(super) fn response_body(response: Response) -> Body {
     match response {
         Response::Done => Body::Done(wire::Done {}),
@@ -51,6 +51,9 @@ pub(super) fn response_body(response: Response) -> Body {
             Body::SettleReply(wire::SettleReply { results })
         }
         Response::Joined(reply) => Body::JoinGroupReply(reply),
+        Response::Backup(plan) => {
+            Body::BackupReply(wire::BackupReply { bytes: plan.bytes(), commits: vec![plan.seq.0] })
+        }
         Response::DeadLetters { more, .. } => {
             Body::DeadLetters(wire::DeadLetters { letters: Vec::new(), more })
         }

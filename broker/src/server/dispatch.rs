@@ -102,6 +102,7 @@ impl Connection {
                 self.list_dead_letters(correlation, list, room);
                 return Ok(());
             }
+            Body::Backup(backup) => return self.backup(correlation, &backup, room),
             Body::WorkQueue(work) => {
                 self.work_queue(correlation, work, room);
                 return Ok(());

@@ -1,6 +1,7 @@
 //! The native listener: accepts connections within the limits and hands each to its tasks.
 
 mod access;
+mod backup;
 mod connection;
 mod convert;
 mod dead_letters;

@@ -56,12 +56,12 @@ impl Credit {
         self.closed.load(Ordering::Acquire)
     }
 
-    fn take(&self, bytes: usize) {
+    pub(super) fn take(&self, bytes: usize) {
         self.bytes.fetch_sub(i64::try_from(bytes).expect("a frame's length has 32 bits"), Ordering::AcqRel);
     }
 
     /// Waits until there is some; `None` once closed.
-    async fn available(&self) -> Option<usize> {
+    pub(super) async fn available(&self) -> Option<usize> {
         loop {
             if self.is_closed() {
                 return None;
@@ -91,21 +91,7 @@ impl Connection {
         let partition =
             TopicPartition { topic: TopicId(read.topic_id), partition: PartitionId(read.partition) };
         let offset = checked_offset(read.offset)?;
-        // Streams that ended by themselves leave their number.
-        if self.streams.len() >= STREAMS_MAX {
-            self.streams.retain(|_, credit| !credit.is_closed());
-        }
-        if self.streams.len() >= STREAMS_MAX {
-            return Err(RequestError::Busy(format!("the connection has {STREAMS_MAX} subscriptions")));
-        }
-        let credit = Arc::new(Credit::new(read.credit_bytes));
-        match self.streams.entry(read.subscription) {
-            Entry::Occupied(taken) if !taken.get().is_closed() => {
-                return Err(RequestError::SubscriptionInUse(read.subscription));
-            }
-            Entry::Occupied(mut ended) => _ = ended.insert(credit.clone()),
-            Entry::Vacant(free) => _ = free.insert(credit.clone()),
-        }
+        let credit = self.open_stream(read.subscription, read.credit_bytes)?;
         let Some(views) = self.broker.shards.log(partition) else {
             credit.close();
             return Err(self.broker.shards.missing(partition));
@@ -122,6 +108,32 @@ impl Connection {
         };
         self.tasks.spawn(stream.run());
         Ok(())
+    }
+}
+
+impl Connection {
+    /// A place for pushes under the client's number, with what it is willing to take to begin with.
+    pub(super) fn open_stream(
+        &mut self,
+        subscription: u64,
+        credit_bytes: u64,
+    ) -> Result<Arc<Credit>, RequestError> {
+        // Streams that ended by themselves leave their number.
+        if self.streams.len() >= STREAMS_MAX {
+            self.streams.retain(|_, credit| !credit.is_closed());
+        }
+        if self.streams.len() >= STREAMS_MAX {
+            return Err(RequestError::Busy(format!("the connection has {STREAMS_MAX} subscriptions")));
+        }
+        let credit = Arc::new(Credit::new(credit_bytes));
+        match self.streams.entry(subscription) {
+            Entry::Occupied(taken) if !taken.get().is_closed() => {
+                return Err(RequestError::SubscriptionInUse(subscription));
+            }
+            Entry::Occupied(mut ended) => _ = ended.insert(credit.clone()),
+            Entry::Vacant(free) => _ = free.insert(credit.clone()),
+        }
+        Ok(credit)
     }
 }
 

@@ -1,6 +1,7 @@
-//! Topics, groups and dead letters: made, looked at, changed, deleted. The descriptions serialize with the field
+//! Topics, groups and dead letters: made, looked at, changed, deleted; and backups of all of them. The descriptions serialize with the field
 //! names of `-o json`.
 
+mod backup;
 mod dead_letters;
 mod groups;
 mod topics;
@@ -10,6 +11,7 @@ use dure_proto::wire::envelope::Body;
 use crate::client::{Client, Retries, unexpected};
 use crate::error::Result;
 
+pub use backup::{Backup, BackupEnd};
 pub use dead_letters::{DeadLetter, DeadLetterPage};
 pub use groups::{
     GroupDescription, GroupKind, GroupPartition, GroupState, MemberDescription, Ordering, QueueSettings,

@@ -24,6 +24,10 @@ pub(crate) enum Push {
     Records { header: wire::Records, entries: Bytes },
     /// Leased messages.
     Jobs { jobs: Vec<wire::Job>, bytes: Bytes },
+    /// Bytes of a backup from a position on.
+    BackupPart { position: u64, bytes: Bytes },
+    /// The backup is complete; nothing follows.
+    BackupEnd(wire::BackupEnd),
     /// Nothing follows.
     Ended(Error),
 }
@@ -210,6 +214,10 @@ impl Shared {
             Some(Body::Jobs(wire::Jobs { subscription, jobs })) => {
                 self.push(subscription, Push::Jobs { jobs, bytes: attachment })
             }
+            Some(Body::BackupPart(wire::BackupPart { subscription, position })) => {
+                self.push(subscription, Push::BackupPart { position, bytes: attachment })
+            }
+            Some(Body::BackupEnd(end)) => self.push(end.subscription, Push::BackupEnd(end)),
             Some(Body::SubscriptionEnded(ended)) => {
                 let sender = self.state().subscriptions.remove(&ended.subscription);
                 let error = Error::from_wire(ended.error.unwrap_or_default());

@@ -155,8 +155,8 @@ impl Worker {
                 }
                 Ok(())
             }
-            Push::Records { .. } => Err(Error::protocol("records came where jobs belong")),
             Push::Ended(error) => Err(error),
+            _ => Err(Error::protocol("something else came where jobs belong")),
         }
     }
 }

@@ -186,8 +186,8 @@ impl Reader {
                 }
                 Ok(())
             }
-            Push::Jobs { .. } => Err(Interrupted::Failed(Error::protocol("jobs came where records belong"))),
             Push::Ended(error) => Err(Interrupted::Failed(error)),
+            _ => Err(Interrupted::Failed(Error::protocol("something else came where records belong"))),
         }
     }
 

@@ -80,6 +80,7 @@ impl Knobs {
                 flights_max: if rng.u8(0..4) == 0 { 1 } else { 2 },
                 reserve_bytes: [0, 128 << 10][rng.usize(0..2)],
                 housekeeping_ms: 200,
+                backup_ms_max: ShardConfig::default().backup_ms_max,
                 salt: SALT,
                 seed,
                 commit_bytes_soft,

@@ -1,6 +1,7 @@
 //! The shipped binary, used as users use it: on the command line, through the client library, and, where the
 //! input is hostile, on raw sockets.
 
+mod backup;
 mod crash;
 mod fsync;
 mod hostile;

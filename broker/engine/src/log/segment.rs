@@ -35,6 +35,12 @@ pub(crate) fn segment_path(log_dir: &str, base: Offset) -> String {
     format!("{log_dir}/{base:020}.log")
 }
 
+/// The base offset in the name of a segment or an index.
+pub(crate) fn segment_base(name: &str) -> Option<Offset> {
+    let base = name.strip_suffix(".log").or_else(|| name.strip_suffix(".index"))?;
+    (base.len() == 20).then(|| base.parse().ok().map(Offset))?
+}
+
 pub(crate) fn index_path(log_dir: &str, base: Offset) -> String {
     format!("{log_dir}/{base:020}.index")
 }

@@ -5,6 +5,7 @@ use dure_proto::{CommitSeq, TopicId, TopicPartition};
 
 use super::Shard;
 use super::commit_path::{DurableCommit, Step};
+use crate::backup::BackupContent;
 use crate::checkpoint::CheckpointFile;
 use crate::effect::Effect;
 use crate::job::{DiskJob, Job};
@@ -39,6 +40,7 @@ impl Shard {
                 let retention_ms = Some(self.retention.at(now));
                 let checkpoint = Checkpoint { retention_ms, ..self.state.snapshot(now) };
                 self.commit_path.attach_checkpoint(checkpoint);
+                self.backup_taken();
             }
         }
         let steps = self.commit_path.take_idle_steps();
@@ -85,7 +87,7 @@ impl Shard {
                 Step::MoveStart { partition, log_start, dropped } => {
                     if let Some(writer) = self.writers.get_mut(&partition) {
                         let paths = writer.move_start(log_start, &dropped);
-                        self.remove(paths, Vec::new());
+                        self.remove_of_log(paths, Vec::new());
                         touched.push(partition);
                     }
                 }
@@ -129,7 +131,7 @@ impl Shard {
         }
         let dir = log_dir(&self.dir, TopicPartition { topic, partition: dure_proto::PartitionId(0) });
         let topic_dir = dir.rsplit_once('/').expect("a log lies in its topic's directory").0.to_owned();
-        self.remove(Vec::new(), vec![topic_dir]);
+        self.remove_of_log(Vec::new(), vec![topic_dir]);
     }
 
     pub(super) fn remove(&mut self, paths: Vec<String>, dirs: Vec<String>) {
@@ -154,17 +156,21 @@ impl Shard {
             }
         }
         let checkpoints = format!("{}/checkpoint", self.dir);
-        let file = CheckpointFile::new(checkpoints, checkpoint, files, dirs.into_iter().rev().collect());
+        let dirs = dirs.into_iter().rev().collect();
+        let file = CheckpointFile::new(checkpoints, checkpoint, files, dirs, self.backup_wants_content());
         self.effects.push(Effect::Job(DiskJob(Job::WriteCheckpoint(file))));
     }
 
     /// Journal pieces are kept back to the checkpoint before the last, so that a damaged one can be replayed around.
-    pub(super) fn handle_checkpoint(&mut self, seq: CommitSeq) {
+    pub(super) fn handle_checkpoint(&mut self, seq: CommitSeq, backup: Option<BackupContent>) {
         self.checkpoint.running = false;
         self.checkpoint.before = self.checkpoint.last.replace(seq);
         if let Some(before) = self.checkpoint.before {
             let paths = self.commit_path.release_pieces(before);
             self.remove(paths, Vec::new());
+        }
+        if let Some(content) = backup {
+            self.backup_written(seq, content);
         }
     }
 
@@ -183,6 +189,7 @@ impl Shard {
             self.reply(reply_to, Err(error.clone()));
         }
         self.queue_stopped(&error);
+        self.end_backup(Some(error));
         self.stopped = Some(why.clone());
         self.effects.push(Effect::Stopped(why));
     }

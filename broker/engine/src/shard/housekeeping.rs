@@ -17,6 +17,7 @@ impl Shard {
             self.housekeeping_at_ms = now.mono_ms + self.config.housekeeping_ms;
             self.effects.push(Effect::Job(DiskJob(Job::CheckSpace)));
             self.apply_retention(now);
+            self.look_after_backup(now);
         }
     }
 

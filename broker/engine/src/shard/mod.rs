@@ -4,6 +4,7 @@
 //! A produce, read downward: [`Shard::handle`] queues it, [`Shard::turn`] takes it up, `produce` decides and applies
 //! it, `commit_path` carries it into the journal, `durable` writes it to its segment and answers.
 
+mod backup;
 mod commit_path;
 mod durable;
 mod groups;
@@ -14,6 +15,7 @@ mod queues;
 mod settle;
 mod state;
 mod streams;
+mod sweep;
 mod topics;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -36,6 +38,7 @@ pub use open::{JOURNAL_PIECE_BYTES_MIN, OpenError, RecoveryReport};
 use queues::QueueSide;
 pub(crate) use state::State;
 pub use state::default_queue_settings;
+pub(crate) use sweep::Sweep;
 
 /// An empty commit follows this long after the last one, so that a later recovery knows that one to be durable.
 const STAMP_AFTER_MS: u64 = 20;
@@ -53,6 +56,8 @@ pub struct ShardConfig {
     pub reserve_bytes: u64,
     /// How often retention and free space are looked at, in milliseconds.
     pub housekeeping_ms: u64,
+    /// How long a backup may keep segments from being removed, in milliseconds.
+    pub backup_ms_max: u64,
     /// Secret to the data directory; goes into every commit's checksum.
     pub salt: u64,
     /// Seed of what is random: jitter of backoffs.
@@ -75,6 +80,7 @@ impl Default for ShardConfig {
             flights_max: 2,
             reserve_bytes: 256 << 20,
             housekeeping_ms: 1_000,
+            backup_ms_max: 6 * 3_600_000,
             salt: 0,
             seed: 0,
             commit_bytes_soft: COMMIT_BYTES_SOFT,
@@ -105,6 +111,7 @@ pub struct Shard {
     retention: RetentionClock,
     available_bytes: Option<u64>,
     checkpoint: Checkpointing,
+    backup: Option<backup::Backup>,
     /// Set once the shard met an error that it cannot go on from.
     stopped: Option<String>,
     shutting_down: bool,
@@ -134,6 +141,7 @@ impl Shard {
                 self.requests.retain(|(reply_to, request)| {
                     reply_to.connection != connection || !request.ends_with_connection()
                 });
+                self.end_backup_of(connection);
                 self.queue_connection_closed(now, connection);
                 self.stream_connection_closed(now, connection);
             }
@@ -189,6 +197,7 @@ impl Shard {
     pub fn begin_shutdown(&mut self, now: Now) {
         self.shutting_down = true;
         self.checkpoint.wanted = true;
+        self.end_backup(Some(RequestError::ShuttingDown));
         self.give_up_rejects();
         self.turn(now);
     }
@@ -257,6 +266,11 @@ impl Shard {
             Request::Heartbeat(heartbeat) => self.heartbeat(now, reply_to, &heartbeat),
             Request::CommitOffsets(commit) => self.commit_offsets(now, reply_to, &commit),
             Request::LeaveGroup(leave) => self.leave_group(now, reply_to, &leave),
+            Request::BeginBackup => self.begin_backup(now, reply_to),
+            Request::EndBackup => {
+                self.end_backup_of(reply_to.connection);
+                Ok(())
+            }
         };
         if let Err(error) = result {
             self.reply(reply_to, Err(error));
@@ -271,7 +285,7 @@ impl Shard {
             }
             Done::PiecePrepared(Ok(piece)) => self.commit_path.pieces().handle_prepared(piece),
             Done::PiecePrepared(Err(error)) => self.stop(format!("no room for the journal: {error}")),
-            Done::CheckpointWritten { seq, result: Ok(()) } => self.handle_checkpoint(seq),
+            Done::CheckpointWritten { seq, result: Ok(content) } => self.handle_checkpoint(seq, content),
             Done::CheckpointWritten { seq, result: Err(error) } => {
                 self.stop(format!("checkpoint {seq} could not be made: {error}"));
             }
@@ -316,7 +330,10 @@ impl Shard {
 impl Request {
     /// Nobody is left to make use of it once its connection is gone; everything else was asked and is done.
     fn ends_with_connection(&self) -> bool {
-        matches!(self, Request::WorkQueue(_) | Request::Receive(_) | Request::JoinGroup { .. })
+        matches!(
+            self,
+            Request::WorkQueue(_) | Request::Receive(_) | Request::JoinGroup { .. } | Request::BeginBackup
+        )
     }
 }
 

@@ -13,11 +13,13 @@ use dure_proto::{BatchHeader, CommitSeq, ENTRY_HEADER_BYTES, EntryHeader, Epoch,
 use super::commit_path::{CommitPath, CommitPathConfig, Step};
 use super::queues::QueueSide;
 use super::state::{GroupKind, State};
+use super::sweep::Sweep;
 use super::{Checkpointing, Shard, ShardConfig};
 use crate::checkpoint;
 use crate::disk::{DiskError, DiskRef};
 use crate::effect::Effect;
 use crate::finding::Finding;
+use crate::job::{DiskJob, Job};
 use crate::journal::{
     COMMIT_BYTES_MAX, CommitBuilder, CommitStamp, JournalEntry, LiveCommit, OpenPiece, Pieces, ScanFrom,
     decode_body, piece_path, scan, sync_pieces,
@@ -169,11 +171,12 @@ impl Shard {
             requests: Default::default(),
             effects: Vec::new(),
             stamp_at_ms: None,
-            housekeeping_at_ms: now.mono_ms,
+            housekeeping_at_ms: now.mono_ms.saturating_add(config.housekeeping_ms),
             retention: RetentionClock::new(
                 now,
                 checkpoint.as_ref().and_then(|checkpoint| checkpoint.retention_ms),
             ),
+            backup: None,
             checkpoint: Checkpointing {
                 running: false,
                 wanted: report.commits > 0 || checkpoint.is_none(),
@@ -185,6 +188,11 @@ impl Shard {
             shutting_down: false,
         };
         shard.begin(now, epoch);
+        // Damage may be why something is not named.
+        if !report.findings.iter().any(Finding::is_damage) {
+            let sweep = Sweep::of(&shard.dir, &shard.state);
+            shard.effects.push(Effect::Job(DiskJob(Job::Sweep(sweep))));
+        }
         Ok((shard, report))
     }
 
