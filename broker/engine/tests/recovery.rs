@@ -104,6 +104,75 @@ fn a_topic_deleted_by_a_commit_that_a_power_cut_takes_keeps_its_segments() {
 }
 
 #[test]
+fn what_a_missing_segment_held_is_named_lost_and_what_follows_is_served() {
+    let (sim, disk) = simulated();
+    let mut driver = Driver::open(disk.clone(), START);
+    let config = wire::TopicConfig { segment_bytes: 16 << 10, ..default_topic_config() };
+    let create = wire::CreateTopic { name: "photos".into(), partitions: 1, config: Some(config) };
+    driver.ask(Request::CreateTopic(create)).expect("created");
+    let photos = driver.partition("photos");
+    let large = "x".repeat(9_000);
+    for _ in 0..3 {
+        driver.produce(photos, &[&large]).expect("produced");
+    }
+    driver.shard.begin_shutdown(START);
+    driver.settle();
+    drop(driver);
+    sim.crash_process();
+    let first = sim.snapshot_paths().into_iter().find(|path| path.ends_with(".log")).expect("a segment");
+    disk.remove(&first).expect("removed");
+
+    let mut driver = Driver::open(disk, START);
+    assert!(matches!(&driver.report.findings[..], [Finding::SegmentShort { bytes: 0, .. }]));
+    let mut cursor = Cursor::at(Offset(0));
+    let lost = driver.views[&photos].read(&mut cursor, 1, Wait::MayWait).expect("read");
+    assert_eq!(lost, ReadOutcome::Lost(Offset(0)..Offset(1)));
+    assert_eq!(driver.read_all(photos, Offset(1)), [&*large, &*large]);
+    assert_eq!(driver.produce(photos, &["a"]), Ok(Offset(3)));
+}
+
+#[test]
+fn the_image_of_an_entry_inside_a_damaged_message_is_not_delivered() {
+    let (sim, disk) = simulated();
+    let mut driver = Driver::open(disk.clone(), START);
+    let photos = driver.topic("photos", 1);
+    // An entry as it could stand further on in the same log: header, batch.
+    let mut image = common::batch(&["forged"]).to_vec();
+    let header = dure_proto::BatchHeader::parse(&image).expect("a batch");
+    let header = dure_proto::EntryHeader::for_batch(&header, Offset(2), START.wall_ms, 1);
+    dure_proto::patch_base(&mut image, Offset(2), 1);
+    let image = [&header.encode()[..], &image].concat();
+    let mut builder = dure_proto::BatchBuilder::new(dure_proto::Compression::None);
+    builder.push(None, Some(&image), &[], 0).expect("fits");
+    let produce =
+        Produce { partition: photos, batch: builder.build(None), keyed: false, record_bytes_max: 1_000 };
+    driver.produce(photos, &["first"]).expect("produced");
+    driver.ask(Request::Produce(produce)).expect("produced");
+    for value in ["c", "d", "e"] {
+        driver.produce(photos, &[value]).expect("produced");
+    }
+    driver.shard.begin_shutdown(START);
+    driver.settle();
+    drop(driver);
+    sim.crash_process();
+    let segment = sim.snapshot_paths().into_iter().find(|path| path.ends_with(".log")).expect("a segment");
+    let stored = &sim.snapshot()[&segment];
+    let around = stored.windows(image.len()).position(|bytes| *bytes == image).expect("the image");
+    let header =
+        stored[..around].windows(4).rposition(|bytes| bytes == b"DuEn").expect("the entry around it");
+    // In the header of the entry around it, and in its batch.
+    for position in [header + 20, header + 60] {
+        let copy = sim.fork();
+        copy.flip_bit(&segment, position as u64, 0).expect("flipped");
+        let driver = Driver::open(Arc::new(copy), START);
+        let mut cursor = Cursor::at(Offset(1));
+        let lost = driver.views[&photos].read(&mut cursor, 1, Wait::MayWait).expect("read");
+        assert_eq!(lost, ReadOutcome::Lost(Offset(1)..Offset(2)), "byte {position}");
+        assert_eq!(driver.read_all(photos, Offset(2)), ["c", "d", "e"], "byte {position}");
+    }
+}
+
+#[test]
 fn the_first_member_of_a_new_stream_group_joins() {
     let (_, disk) = simulated();
     let mut driver = Driver::open(disk, START);

@@ -15,7 +15,7 @@ pub(super) enum Found {
     Damage { bytes: Range<u64>, what: String },
 }
 
-/// All of a segment, entry by entry.
+/// All of a segment, entry by entry. Behind damage it goes on where readers do.
 pub(super) fn walk(segment: &Bytes) -> Vec<Found> {
     let mut found = Vec::new();
     let mut at = SEGMENT_HEADER_BYTES;
@@ -37,12 +37,18 @@ pub(super) fn walk(segment: &Bytes) -> Vec<Found> {
 }
 
 /// Where to go on: behind the damaged entry if its header is whole, since a message may hold what looks like an entry;
-/// else at the next valid one.
+/// else at the next valid one that is followed by another or by the end, which an image inside a message is not.
 fn behind_damage(segment: &Bytes, at: usize) -> usize {
     let end = segment.len();
+    let is_followed = |at: usize| {
+        entry_at(segment, at).is_ok_and(|(header, _)| {
+            let next = at + header.entry_bytes();
+            next == end || EntryHeader::parse(&segment[next..]).is_ok()
+        })
+    };
     match EntryHeader::parse(&segment[at..]) {
         Ok(header) => end.min(at + header.entry_bytes()),
-        Err(_) => (at + 1..end).find(|next| entry_at(segment, *next).is_ok()).unwrap_or(end),
+        Err(_) => (at + 1..end).find(|next| is_followed(*next)).unwrap_or(end),
     }
 }
 

@@ -259,7 +259,13 @@ impl SegmentRead<'_> {
                 }
                 Taken::Skipped { next } => position += next as u64,
                 Taken::Larger { bytes } if bytes > want => want = bytes,
-                Taken::Larger { .. } | Taken::Damaged => return self.resynchronise(position, cursor, wait),
+                Taken::Larger { .. } | Taken::Damaged if wait == Wait::CachedOnly => {
+                    return Ok(ReadOutcome::WouldWait);
+                }
+                Taken::Larger { .. } | Taken::Damaged => match self.resynchronise(position, cursor)? {
+                    Behind::Damage(lost) => return Ok(ReadOutcome::Lost(lost)),
+                    Behind::Others(next) => position = next,
+                },
             }
             if position >= self.bytes {
                 return Ok(lose(cursor, self.end));
@@ -336,28 +342,47 @@ impl SegmentRead<'_> {
         }
     }
 
-    /// Finds the next valid entry behind damage and names what lies between as lost.
-    fn resynchronise(&self, from: u64, cursor: &mut Cursor, wait: Wait) -> DiskResult<ReadOutcome> {
-        if wait == Wait::CachedOnly {
-            return Ok(ReadOutcome::WouldWait);
-        }
+    /// Finds the next valid entry behind damage and names what lies between as lost, if the offset wanted is in it.
+    ///
+    /// Where no header tells how far the damage goes, what producers sent has to be searched, and a message may hold the
+    /// image of an entry: what is found there is believed only if an entry or the end of the segment follows on it.
+    fn resynchronise(&self, from: u64, cursor: &mut Cursor) -> DiskResult<Behind> {
         let wanted = cursor.offset;
-        let mut position = self.behind_whole_headers(from)?;
+        let first = self.behind_whole_headers(from)?;
+        let mut position = first;
         while position + (ENTRY_HEADER_BYTES as u64) <= self.bytes {
             let window = self.chunk(position, 2 * ENTRY_BYTES_MAX, Wait::MayWait)?.unwrap_or_default();
             for at in 0..window.len().saturating_sub(ENTRY_HEADER_BYTES) + 1 {
                 let Some(header) = self.valid_entry(&window[at..]) else { continue };
-                if header.base_offset > wanted {
-                    let place = Some((self.segment.base, position + at as u64));
-                    let next = header.base_offset;
-                    *cursor = Cursor { offset: next, place };
-                    return Ok(ReadOutcome::Lost(wanted..next));
+                let at = position + at as u64;
+                if header.end_offset() <= wanted || (at > first && !self.is_followed(at, &header)?) {
+                    continue;
+                }
+                let next = header.base_offset;
+                if next > wanted {
+                    *cursor = Cursor { offset: next, place: Some((self.segment.base, at)) };
+                    return Ok(Behind::Damage(wanted..next));
+                }
+                if at > from {
+                    return Ok(Behind::Others(at));
                 }
             }
             // An entry that begins in the window's second half may end behind it: step by half a window.
             position += ENTRY_BYTES_MAX as u64;
         }
-        Ok(lose(cursor, self.end))
+        *cursor = Cursor::at(self.end);
+        Ok(Behind::Damage(wanted..self.end))
+    }
+
+    fn is_followed(&self, position: u64, header: &EntryHeader) -> DiskResult<bool> {
+        let next = position + header.entry_bytes() as u64;
+        let follows = |next: EntryHeader| next.base_offset >= header.end_offset();
+        Ok(next == self.bytes || self.header_at(next)?.is_some_and(follows))
+    }
+
+    fn header_at(&self, position: u64) -> DiskResult<Option<EntryHeader>> {
+        let bytes = self.chunk(position, ENTRY_HEADER_BYTES, Wait::MayWait)?.unwrap_or_default();
+        Ok(EntryHeader::parse(&bytes).ok())
     }
 
     /// Passes over entries whose header is whole, and whose length is thus known, while their batch is not. Nothing
@@ -390,6 +415,14 @@ fn read_what_is_there(file: &FileRef, position: u64, chunk: &mut [u8]) -> DiskRe
         }
     }
     Ok(done)
+}
+
+/// What lies behind damage.
+enum Behind {
+    /// These offsets were in it; the cursor stands behind them.
+    Damage(Range<Offset>),
+    /// The damage was of offsets below the one wanted, whose entry begins here.
+    Others(u64),
 }
 
 /// What the start of a chunk holds.

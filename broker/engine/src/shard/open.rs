@@ -16,7 +16,7 @@ use super::state::{GroupKind, State};
 use super::sweep::Sweep;
 use super::{Checkpointing, Shard, ShardConfig};
 use crate::checkpoint;
-use crate::disk::{DiskError, DiskRef};
+use crate::disk::{DiskError, DiskRef, OpenMode};
 use crate::effect::Effect;
 use crate::finding::Finding;
 use crate::job::{DiskJob, Job};
@@ -114,6 +114,7 @@ impl Shard {
             replay.commit(commit, now, &mut findings)?;
         }
         let short = replay.still_short();
+        stand_in_for_missing(&disk, &dir, &short)?;
         findings.extend(short);
         let Replay { state, mut writers, .. } = replay;
 
@@ -420,6 +421,19 @@ impl Replay {
         }
         Ok(())
     }
+}
+
+/// A segment whose file is gone gets an empty one: readers are told that its offsets are lost, and go on behind them,
+/// instead of failing at it for ever. It stays too short, and is reported by every recovery.
+fn stand_in_for_missing(disk: &DiskRef, dir: &str, short: &[Finding]) -> Result<(), DiskError> {
+    for finding in short {
+        if let Finding::SegmentShort { partition, base, bytes: 0, .. } = finding {
+            let log_dir = log_dir(dir, *partition);
+            disk.create_dir_all(&log_dir)?;
+            disk.open(&segment_path(&log_dir, *base), OpenMode::Create)?;
+        }
+    }
+    Ok(())
 }
 
 fn ignore_missing(result: Result<(), DiskError>) -> Result<(), DiskError> {
