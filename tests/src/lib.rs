@@ -1,5 +1,6 @@
 //! Tests of DureMQ as a whole.
 
+pub mod bits;
 pub mod faults;
 pub mod harness;
 pub mod sim;
