@@ -5,6 +5,8 @@
 //! A produce, read downward: `server::connection` reads its frame, `server::dispatch` checks the batch, `runtime`
 //! carries it to the shard's thread, the engine decides, `runtime::effects` sends the answer to `server::writer`.
 
+const _: () = assert!(!dure_engine::HAS_MUTANTS, "the engine of what ships has no faults to switch on");
+
 mod authorize;
 pub mod backup;
 mod broker;

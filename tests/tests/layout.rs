@@ -172,3 +172,19 @@ fn lists_of_a_use_line_are_taken_apart() {
     let expected = ["disk", "journal", "log", "time"].map(str::to_owned);
     assert_eq!(rooms_used(code), BTreeSet::from(expected));
 }
+
+/// Features of one build are united: whoever asked for the faults would put them into the binary that ships.
+#[test]
+fn nobody_but_their_own_binary_asks_for_mutants() {
+    let manifest = |package: &str| {
+        fs::read_to_string(root().join(package).join("Cargo.toml"))
+            .unwrap_or_else(|error| panic!("{package}: {error}"))
+    };
+    for package in CRATES.map(|(dir, _, _)| dir).into_iter().chain(["benches", ""]) {
+        let asks = manifest(package).contains("mutants") && package != "broker/engine";
+        assert!(!asks, "{package}/Cargo.toml names the feature `mutants`");
+    }
+    assert!(!manifest("broker/engine").contains("default ="), "the engine has no default features");
+    assert!(!manifest("tests").contains("default ="), "neither have the tests");
+    assert_eq!(manifest("tests").matches("dure-engine/mutants").count(), 1);
+}

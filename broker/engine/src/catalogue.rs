@@ -7,6 +7,7 @@ use dure_proto::journal::{DeadLetterLog, TopicAltered, TopicCreated, TopicSnapsh
 use dure_proto::wire::{self, TopicConfig};
 use dure_proto::{BATCH_BYTES_MAX, GroupId, PartitionId, TopicId, TopicPartition};
 
+use crate::mutant::{self, Mutant};
 use crate::request::RequestError;
 use crate::time::Now;
 
@@ -123,7 +124,8 @@ impl Catalogue {
             }),
             keyed: info.keyed,
         };
-        (self.table.iter().map(topic).collect(), self.next)
+        let next = if mutant::is(Mutant::TopicIdsReused) { 0 } else { self.next };
+        (self.table.iter().map(topic).collect(), next)
     }
 
     pub(crate) fn table(&self) -> &Arc<TopicTable> {

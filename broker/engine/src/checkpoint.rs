@@ -20,6 +20,7 @@ use prost::Message;
 use crate::backup::BackupContent;
 use crate::disk::{Disk, DiskResult, FileRef, OpenMode};
 use crate::finding::Finding;
+use crate::mutant::{self, Mutant};
 
 const MAGIC: &[u8; 4] = b"DuCk";
 const VERSION: u32 = 1;
@@ -62,10 +63,10 @@ impl CheckpointFile {
 
     /// Makes it durable, and removes those that it makes superfluous. Returns what a backup needs, if there is one.
     pub(crate) fn write(self, disk: &dyn Disk) -> DiskResult<Option<BackupContent>> {
-        for file in &self.sync_files {
+        for file in self.sync_files.iter().filter(|_| !mutant::is(Mutant::SegmentsNotSynced)) {
             file.sync()?;
         }
-        for dir in &self.sync_dirs {
+        for dir in self.sync_dirs.iter().filter(|_| !mutant::is(Mutant::SegmentDirsNotSynced)) {
             match disk.sync_dir(dir) {
                 // Its topic was deleted since the checkpoint was taken, by a commit behind it.
                 Err(error) if error.is_not_found() => {}
@@ -77,10 +78,15 @@ impl CheckpointFile {
         let file = disk.open(&temporary, OpenMode::Create)?;
         file.set_len(0)?;
         file.write_all_at(0, &bytes)?;
-        file.sync()?;
+        if !mutant::is(Mutant::CheckpointNotSynced) {
+            file.sync()?;
+        }
         disk.rename(&temporary, &checkpoint_path(&self.dir, self.checkpoint.seq))?;
-        disk.sync_dir(&self.dir)?;
-        for seq in list(disk, &self.dir)?.into_iter().rev().skip(CHECKPOINTS_KEPT) {
+        if !mutant::is(Mutant::CheckpointDirNotSynced) {
+            disk.sync_dir(&self.dir)?;
+        }
+        let kept = CHECKPOINTS_KEPT - usize::from(mutant::is(Mutant::OlderCheckpointRemoved));
+        for seq in list(disk, &self.dir)?.into_iter().rev().skip(kept) {
             disk.remove(&checkpoint_path(&self.dir, seq))?;
         }
         let shard_dir = self.dir.trim_end_matches("/checkpoint");

@@ -9,6 +9,7 @@ use crate::backup::BackupContent;
 use crate::checkpoint::CheckpointFile;
 use crate::disk::{Disk, DiskError, DiskResult, FileRef};
 use crate::journal::OpenPiece;
+use crate::mutant::{self, Mutant};
 use crate::shard::Sweep;
 
 /// A piece of disk work.
@@ -76,8 +77,7 @@ impl DiskJob {
     pub fn run(self, disk: &dyn Disk) -> JobDone {
         JobDone(match self.0 {
             Job::WriteCommit { seq, file, position, bytes } => {
-                let result = file.write_all_at(position, &bytes).and_then(|()| file.sync());
-                Done::CommitWritten { seq, result }
+                Done::CommitWritten { seq, result: write_commit(&file, position, &bytes) }
             }
             Job::PreparePiece { dir, number, bytes, recycle } => {
                 Done::PiecePrepared(OpenPiece::prepare(disk, &dir, number, bytes, recycle.as_deref()))
@@ -101,6 +101,19 @@ impl JobDone {
             _ => None,
         }
     }
+}
+
+/// The sync is called once, whatever it says: a second one would have nothing left to report.
+fn write_commit(file: &FileRef, position: u64, bytes: &[u8]) -> DiskResult<()> {
+    let written = file.write_all_at(position, bytes);
+    if !mutant::is(Mutant::FailedWriteTakenAsDone) {
+        written?;
+    }
+    if mutant::is(Mutant::SkipCommitSync) {
+        return Ok(());
+    }
+    let synced = file.sync();
+    if mutant::is(Mutant::RetryFailedSync) { synced.or_else(|_| file.sync()) } else { synced }
 }
 
 /// What is gone already is no error: a crash may have come between the two halves of a removal.

@@ -18,6 +18,7 @@ mod job;
 mod journal;
 mod letter;
 mod log;
+mod mutant;
 mod producers;
 mod queue_group;
 mod request;
@@ -43,6 +44,8 @@ pub use inspect::{DumpError, DumpLine, VerifyReport, dump, rebuild_indexes, veri
 pub use job::{DiskJob, JobDone, JobKind};
 pub use letter::letter_batch;
 pub use log::{Cursor, LogView, ReadError, ReadOutcome, Wait};
+#[cfg(feature = "mutants")]
+pub use mutant::{Mutant, activate};
 pub use queue_group::*;
 pub use request::*;
 pub use shard::{
@@ -50,3 +53,6 @@ pub use shard::{
 };
 pub use stream_group::*;
 pub use time::Now;
+
+/// Whether this build can be told to be wrong. Nothing that ships may be.
+pub const HAS_MUTANTS: bool = cfg!(feature = "mutants");

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use dure_proto::journal::{ProducedBatch, ProducerSnapshot};
 use dure_proto::{Offset, ProducerId, ProducerStamp, TopicPartition};
 
+use crate::mutant::{self, Mutant};
 use crate::request::RequestError;
 
 /// Batches that a session may have in flight to one partition.
@@ -94,7 +95,8 @@ impl Producers {
         }
         let last = session.batches.back().expect("a session has a batch");
         let expected = (last.sequence + last.records) % SEQUENCES;
-        if stamp.sequence.0 == expected { Ok(Admission::New) } else { Err(out_of_order(expected)) }
+        let follows = stamp.sequence.0 == expected || mutant::is(Mutant::SequenceNotChecked);
+        if follows { Ok(Admission::New) } else { Err(out_of_order(expected)) }
     }
 
     /// A batch of the session is in the log.
@@ -108,7 +110,8 @@ impl Producers {
             session.epoch = stamp.epoch;
             session.batches.clear();
         }
-        if session.batches.len() == BATCHES_REMEMBERED {
+        let remembered = BATCHES_REMEMBERED - usize::from(mutant::is(Mutant::DedupeWindowOffByOne));
+        if session.batches.len() == remembered {
             session.batches.pop_front();
         }
         session.seen_wall_ms = wall_ms;

@@ -24,7 +24,7 @@ fn settings() -> LeaseSettings {
 }
 
 #[derive(Clone, Debug)]
-enum Op {
+pub(crate) enum Op {
     Append(u64),
     LogStart(u8),
     Grant { count: u32, lease_ms: u64, started: bool },
@@ -635,13 +635,23 @@ fn is_backoff(attempts: u32, wait_ms: u64) -> bool {
     }
 }
 
+/// What may happen to a table.
+pub(crate) fn histories() -> impl Strategy<Value = Vec<Op>> {
+    proptest::collection::vec(op(), 1..150)
+}
+
+/// Lets it happen to the table and to the model: they agree after every step.
+pub(crate) fn run(ops: &[Op]) {
+    let mut world = World::new();
+    for op in ops {
+        world.step(op);
+    }
+    world.compare_snapshots();
+}
+
 proptest! {
     #[test]
-    fn the_table_does_what_the_model_does(ops in proptest::collection::vec(op(), 1..150)) {
-        let mut world = World::new();
-        for op in &ops {
-            world.step(op);
-        }
-        world.compare_snapshots();
+    fn the_table_does_what_the_model_does(ops in histories()) {
+        run(&ops);
     }
 }

@@ -16,7 +16,7 @@ const PARTITIONS_MAX: u32 = 12;
 const GROUP: GroupId = GroupId(7);
 
 #[derive(Clone, Debug)]
-enum Op {
+pub(crate) enum Op {
     Run(u64),
     Start(usize),
     Leave(usize),
@@ -584,7 +584,16 @@ fn rare() -> impl Strategy<Value = Vec<(usize, Op)>> {
     proptest::collection::vec((0_usize..80, op), 0..2)
 }
 
-fn storm(subscriptions: &[u8], partitions: (u32, u32), ops: Vec<Op>, rare: Vec<(usize, Op)>) {
+/// What members subscribe to, how many partitions the topics have, and what happens.
+pub(crate) type Storm = (Vec<u8>, (u32, u32), Vec<Op>, Vec<(usize, Op)>);
+
+pub(crate) fn storms() -> impl Strategy<Value = Storm> {
+    let subscriptions = proptest::collection::vec(0_u8..3, CLIENTS);
+    (subscriptions, (0_u32..8, 1_u32..6), proptest::collection::vec(op(), 1..80), rare())
+}
+
+/// Lets it happen, and then everybody come to rest.
+pub(crate) fn storm(subscriptions: &[u8], partitions: (u32, u32), ops: Vec<Op>, rare: Vec<(usize, Op)>) {
     let mut world = World::new(subscriptions, partitions, Sin::None);
     for (i, op) in ops.into_iter().enumerate() {
         world.step(op);
@@ -600,10 +609,7 @@ proptest! {
 
     #[test]
     fn no_storm_gives_a_partition_two_readers_or_leaves_it_without_one(
-        subscriptions in proptest::collection::vec(0_u8..3, CLIENTS),
-        partitions in (0_u32..8, 1_u32..6),
-        ops in proptest::collection::vec(op(), 1..80),
-        rare in rare(),
+        (subscriptions, partitions, ops, rare) in storms(),
     ) {
         storm(&subscriptions, partitions, ops, rare);
     }

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use dure_proto::CommitSeq;
 
 use crate::disk::{Disk, DiskResult, FileRef, OpenMode};
+use crate::mutant::{self, Mutant};
 
 /// How many pieces nobody needs are kept for reuse; more are removed.
 const FREE_PIECES_MAX: usize = 4;
@@ -53,10 +54,12 @@ impl OpenPiece {
             None => write_zeroes(disk, &path, bytes)?,
         }
         // A crash may have left an old one half made, and the configured size may have been smaller.
-        if disk.open(&path, OpenMode::Read)?.len()? < bytes {
+        if disk.open(&path, OpenMode::Read)?.len()? < bytes && !mutant::is(Mutant::HalfMadePieceUsed) {
             write_zeroes(disk, &path, bytes)?;
         }
-        disk.sync_dir(dir)?;
+        if !mutant::is(Mutant::SkipPieceDirSync) {
+            disk.sync_dir(dir)?;
+        }
         let files = [disk.open(&path, OpenMode::ReadWrite)?, disk.open(&path, OpenMode::ReadWrite)?];
         Ok(OpenPiece { number, bytes: files[0].len()?, files, position: 0 })
     }

@@ -14,6 +14,7 @@ use super::commit::{COMMIT_ALIGN, CommitHeader};
 use super::pieces::{piece_number, piece_path};
 use crate::disk::{Disk, DiskResult, OpenMode};
 use crate::finding::Finding;
+use crate::mutant::{self, Mutant, read_cached};
 
 /// Where to begin: behind what a checkpoint holds.
 #[derive(Clone, Copy, Debug, Default)]
@@ -69,7 +70,8 @@ pub(crate) fn scan(
     let numbers = piece_numbers(disk, dir)?;
     let mut found = Vec::new();
     for number in numbers.iter().copied().filter(|number| *number >= from.piece) {
-        let bytes = Bytes::from(disk.read_past_cache(&piece_path(dir, number))?);
+        let read = if mutant::is(Mutant::PageCacheBelieved) { read_cached } else { Disk::read_past_cache };
+        let bytes = Bytes::from(read(disk, &piece_path(dir, number))?);
         walk(&bytes, number, shard, salt, &mut found);
     }
     found.retain(|commit| commit.header.seq > from.seq);
@@ -147,7 +149,8 @@ fn judge(mut found: Vec<LiveCommit>, from: ScanFrom) -> (Vec<LiveCommit>, Vec<Fi
             continue;
         }
         if !contiguous {
-            if last >= durable_upto {
+            let torn = last >= durable_upto && !mutant::is(Mutant::TornTakenForCorrupt);
+            if torn || mutant::is(Mutant::TruncateAtBadChecksum) {
                 findings.push(Finding::JournalTorn { after: last });
                 return (commits, findings);
             }

@@ -4,6 +4,7 @@ use dure_proto::Offset;
 use dure_proto::wire::TopicConfig;
 
 use super::layout::{LogLayout, SegmentMeta};
+use crate::mutant::{self, Mutant};
 use crate::retention::SeenAhead;
 
 /// Segments that one pass removes because of their age: so many, or this fraction of all that there are.
@@ -41,7 +42,9 @@ impl LogLayout {
     /// What retention would remove, from the oldest segment on. The active one is removed for its age alone.
     pub(crate) fn overdue<'a>(&'a self, judge: Judge<'a>) -> impl Iterator<Item = Overdue<'a>> {
         let Judge { at_ms, config, seen } = judge;
-        let believed = move |s: &SegmentMeta| seen.believed_ms(s.end, s.last_ms, at_ms);
+        let newest =
+            |s: &SegmentMeta| if mutant::is(Mutant::RetentionTooEarly) { s.first_ms } else { s.last_ms };
+        let believed = move |s: &SegmentMeta| seen.believed_ms(s.end, newest(s), at_ms);
         // `upto` segments together have `sum` bytes, from the one looked at on.
         let (mut upto, mut sum) = (0, 0);
         let (mut left, segments) = (self.bytes(), self.segments().len());

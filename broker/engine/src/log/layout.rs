@@ -9,6 +9,7 @@ use dure_proto::wire::{OffsetRange, TopicConfig};
 use dure_proto::{ENTRY_HEADER_BYTES, EntryHeader, Offset, TopicPartition};
 
 use super::segment::SEGMENT_HEADER_BYTES;
+use crate::mutant::{self, Mutant};
 
 /// A topic with a time limit rolls its segments at this fraction of it, so that what is over the limit does not
 /// wait for a segment to fill.
@@ -144,8 +145,9 @@ impl LogLayout {
                 })
         });
         if rolls {
+            let late = mutant::is(Mutant::BaseOffByOneAfterRoll) && !self.segments.is_empty();
             self.segments.push_back(SegmentMeta {
-                base: header.base_offset,
+                base: header.base_offset.plus(u64::from(late)),
                 end: header.base_offset,
                 bytes: SEGMENT_HEADER_BYTES as u64,
                 first_ms: header.append_time_ms,
@@ -166,7 +168,9 @@ impl LogLayout {
         self.log_start = self.log_start.max(offset);
         self.log_end = self.log_end.max(offset);
         let mut dropped = Vec::new();
-        while let Some(segment) = self.segments.pop_front_if(|segment| segment.end <= offset) {
+        while let Some(segment) = self.segments.pop_front_if(|segment| {
+            segment.end <= offset || mutant::is(Mutant::StartDropsNextSegment) && segment.base <= offset
+        }) {
             dropped.push(segment.base);
         }
         self.lost.retain(|range| range.end > offset);

@@ -8,6 +8,7 @@ use super::settings::RELEASE_DELAY_MS_MAX;
 use super::settled_set::SettledSet;
 use super::table::LeaseTable;
 use crate::Now;
+use crate::mutant::{self, Mutant};
 
 /// An event that does not fit the state, because something before it is lost. Nothing was changed; at worst
 /// the message is delivered again.
@@ -29,7 +30,8 @@ impl LeaseTable {
         match &event.event {
             Some(Event::Leased(leased)) => self.apply_leased(leased, now),
             Some(Event::Settled(settled)) => {
-                let end = settled.offset.saturating_add(u64::from(settled.count));
+                let count = if mutant::is(Mutant::RunReplayedAsOne) { 1 } else { settled.count };
+                let end = settled.offset.saturating_add(u64::from(count));
                 if end > Offset::MAX.0 {
                     return skip("settled", settled.offset, "it ends beyond the largest offset");
                 }
@@ -57,7 +59,9 @@ impl LeaseTable {
                 let Some(dead) = self.dead.remove(&Offset(redriven.offset)) else {
                     return skip("redriven", redriven.offset, "it is not in the dead letters");
                 };
-                self.edit(Offset(redriven.offset), |message| message.letter = Some(dead.letter));
+                self.edit(Offset(redriven.offset), |message| {
+                    message.letter = Some(dead.letter).filter(|_| !mutant::is(Mutant::RedriveForgetsLetter));
+                });
                 Ok(())
             }
             Some(Event::DeadPurged(purged)) => {
@@ -98,14 +102,15 @@ impl LeaseTable {
                 continue;
             }
             let token = LeaseToken { epoch: Epoch(leased.epoch), counter: leased.counter + nth };
+            let early_ms = u64::from(mutant::is(Mutant::LeaseDeadlineOffByOne));
             let phase = Phase::Leased {
-                deadline_mono_ms: now.mono_ms.saturating_add(leased.lease_ms),
+                deadline_mono_ms: now.mono_ms.saturating_add(leased.lease_ms - early_ms),
                 lease_ms: leased.lease_ms,
             };
             self.edit(offset, |message| {
                 message.token = Some(token);
                 message.started = leased.started;
-                message.attempts += u32::from(leased.started);
+                message.attempts += u32::from(leased.started && !mutant::is(Mutant::AttemptNotCounted));
                 message.phase = phase;
                 message.dying = None;
             });

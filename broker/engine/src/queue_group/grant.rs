@@ -6,6 +6,7 @@ use dure_proto::{Epoch, LeaseToken, Offset};
 use super::settings::LEASE_MS_MAX;
 use super::table::LeaseTable;
 use crate::Now;
+use crate::mutant::{self, Mutant};
 
 /// Gives out lease tokens that never repeat, for all tables of a shard.
 #[derive(Clone, Debug)]
@@ -133,7 +134,8 @@ fn extend_run(run: &mut QueueEvent, event: &QueueEvent) -> bool {
             contiguous && alike && fits
         }
         (Some(Event::Settled(run)), Some(Event::Settled(next))) => {
-            let contiguous = run.offset + u64::from(run.count) == next.offset;
+            let contiguous = run.offset + u64::from(run.count) == next.offset
+                || mutant::is(Mutant::RunsJoinedOverGap) && run.offset < next.offset;
             let fits = run.count.checked_add(next.count).is_some();
             if contiguous && fits {
                 run.count += next.count;

@@ -2,6 +2,8 @@
 
 use dure_proto::wire;
 
+use crate::mutant::{self, Mutant};
+
 /// Longest lease: a day.
 pub const LEASE_MS_MAX: u64 = 24 * 3_600_000;
 /// Longest wait after a release: a week.
@@ -47,7 +49,7 @@ impl From<&wire::QueueSettings> for LeaseSettings {
         let backoff_first_ms = wire.backoff_first_ms.min(RELEASE_DELAY_MS_MAX);
         LeaseSettings {
             lease_ms: wire.lease_ms.clamp(1, LEASE_MS_MAX),
-            attempts_max: wire.attempts_max.max(1),
+            attempts_max: wire.attempts_max.max(1) + u32::from(mutant::is(Mutant::DeadLetterOneTooLate)),
             backoff_first_ms,
             backoff_max_ms: wire.backoff_max_ms.clamp(backoff_first_ms, RELEASE_DELAY_MS_MAX),
             messages_max: TABLE_MESSAGES_MAX,

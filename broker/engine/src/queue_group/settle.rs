@@ -6,6 +6,7 @@ use dure_proto::{LeaseToken, Offset};
 use super::message::Doom;
 use super::settings::{Jitter, LEASE_MS_MAX, REASON_BYTES_MAX, RELEASE_DELAY_MS_MAX};
 use super::table::LeaseTable;
+use crate::mutant::{self, Mutant};
 use crate::{Now, SettleAction};
 
 /// What became of a settle action.
@@ -90,6 +91,7 @@ impl LeaseTable {
                     return Ok(Settlement::Done); // It is back, and out of attempts.
                 }
                 let attempts = self.messages[&offset].attempts;
+                let delay_ms = if mutant::is(Mutant::ReleaseIgnoresDelay) { &Some(0) } else { delay_ms };
                 let delay_ms =
                     delay_ms.unwrap_or_else(|| self.settings.backoff_ms(attempts, jitter.of(offset)));
                 self.give_back(offset, delay_ms, "released", now, events);
@@ -168,7 +170,7 @@ impl LeaseTable {
     fn find(&self, offset: Offset, token: LeaseToken) -> Result<(), SettleError> {
         match self.messages.get(&offset) {
             Some(message) => match message.token {
-                Some(last) if last == token => Ok(()),
+                Some(last) if last == token || mutant::is(Mutant::StaleLeaseAccepted) => Ok(()),
                 Some(last) if token < last => Err(SettleError::StaleLease),
                 _ => Err(SettleError::UnknownReceipt),
             },

@@ -3,6 +3,8 @@
 use dure_proto::Offset;
 use roaring::RoaringTreemap;
 
+use crate::mutant::{self, Mutant};
+
 /// Costs memory in proportion to the irregularity above the floor, not to its length.
 #[derive(Clone, Debug)]
 pub(crate) struct SettledSet {
@@ -53,7 +55,7 @@ impl SettledSet {
         if from >= to {
             return 0;
         }
-        if from > self.floor {
+        if from > self.floor && !mutant::is(Mutant::SettledSetLosesGap) {
             let new = match to.since(from) {
                 1 => u64::from(self.above.insert(from.0)),
                 _ => self.above.insert_range(from.0..to.0),

@@ -10,6 +10,7 @@ use super::settings::LeaseSettings;
 use super::settled_set::SettledSet;
 use super::table::LeaseTable;
 use crate::Now;
+use crate::mutant::{self, Mutant};
 
 /// A snapshot that says what cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,7 +37,9 @@ impl LeaseTable {
     #[must_use]
     pub fn snapshot(&self, of: TopicPartition) -> QueueSnapshot {
         let mut settled = Vec::with_capacity(self.settled.above().serialized_size());
-        self.settled.above().serialize_into(&mut settled).expect("a Vec takes everything");
+        let none = RoaringTreemap::new();
+        let above = if mutant::is(Mutant::SettledNotKept) { &none } else { self.settled.above() };
+        above.serialize_into(&mut settled).expect("a Vec takes everything");
         let known = self.messages.iter().filter(|(_, message)| !message.is_like_fresh());
         let messages = known.map(|(offset, message)| message_snapshot(*offset, message));
         let dead = self.dead.iter().map(|(offset, letter)| QueueMessageSnapshot {
@@ -106,6 +109,7 @@ fn message_snapshot(offset: Offset, message: &Message) -> QueueMessageSnapshot {
     let (lease_ms, due_wall_ms) = match message.phase {
         Phase::Ready => (0, 0),
         Phase::Waiting { due_wall_ms, .. } => (0, due_wall_ms),
+        Phase::Leased { .. } if mutant::is(Mutant::LeasesNotKept) => (0, 0),
         Phase::Leased { lease_ms, .. } => (lease_ms, 0),
     };
     QueueMessageSnapshot {

@@ -14,6 +14,7 @@ use crate::effect::Effect;
 use crate::job::{DiskJob, Job};
 use crate::journal::{CommitBuilder, CommitStamp, Pieces, piece_path};
 use crate::log::Placement;
+use crate::mutant::{self, Mutant};
 
 /// Buffers of past commits kept because their memory is warm.
 const BUFFERS_KEPT: usize = 4;
@@ -134,7 +135,8 @@ impl CommitPath {
     /// What comes next belongs together and gets a commit with room in it. Whatever cannot wait for
     /// [`CommitPath::is_full`] to change calls this before each thing that must not be torn apart.
     pub(crate) fn make_room(&mut self) {
-        if self.builder.is_full(self.config.commit_bytes_soft) {
+        let full = self.builder.is_full(self.config.commit_bytes_soft);
+        if full || mutant::is(Mutant::DeadLetterInTwoCommits) && !self.builder.is_empty() {
             let builder = std::mem::replace(&mut self.builder, CommitBuilder::reuse(Vec::new()));
             self.waiting.push_back((builder, std::mem::take(&mut self.steps)));
         }
@@ -197,7 +199,7 @@ impl CommitPath {
             shard: self.config.shard,
             epoch: self.config.epoch,
             seq,
-            durable_upto: self.durable_upto,
+            durable_upto: if mutant::is(Mutant::DurableUptoTooHigh) { seq } else { self.durable_upto },
             piece,
             prev_checksum: self.last_checksum,
             opens_epoch: false,
@@ -233,7 +235,9 @@ impl CommitPath {
         let waiting = self.in_flight.iter_mut().find(|commit| commit.seq == seq);
         waiting.expect("only commits in flight are written").written = true;
         let mut durable = Vec::new();
-        while let Some(commit) = self.in_flight.pop_front_if(|commit| commit.written) {
+        while let Some(commit) = self.in_flight.pop_front_if(|commit| {
+            commit.written || mutant::is(Mutant::LaterSyncCountsForEarlier) && commit.seq < seq
+        }) {
             assert!(commit.seq.0 == self.durable_upto.0 + 1, "durable in order");
             self.durable_upto = commit.seq;
             durable.push(commit.commit);

@@ -10,6 +10,7 @@ use crate::checkpoint::CheckpointFile;
 use crate::effect::Effect;
 use crate::job::{DiskJob, Job};
 use crate::log::{LogWriter, log_dir};
+use crate::mutant::{self, Mutant};
 use crate::request::RequestError;
 use crate::time::Now;
 
@@ -45,9 +46,14 @@ impl Shard {
         }
         let steps = self.commit_path.take_idle_steps();
         if !steps.is_empty() {
-            let nothing_to_write = DurableCommit { steps, bytes: Default::default(), checkpoint: None };
-            self.carry_out(nothing_to_write).expect("entries go with a commit");
+            self.carry_out_now(steps);
         }
+    }
+
+    /// Steps that no entry of a commit goes with.
+    pub(super) fn carry_out_now(&mut self, steps: Vec<Step>) {
+        let nothing_to_write = DurableCommit { steps, bytes: Default::default(), checkpoint: None };
+        self.carry_out(nothing_to_write).expect("entries go with a commit");
     }
 
     /// The last checkpoint of all comes behind whatever is still to be done.
@@ -166,7 +172,8 @@ impl Shard {
         self.checkpoint.running = false;
         self.checkpoint.before = self.checkpoint.last.replace(seq);
         if let Some(before) = self.checkpoint.before {
-            let paths = self.commit_path.release_pieces(before);
+            let upto = if mutant::is(Mutant::PieceReleasedTooEarly) { seq } else { before };
+            let paths = self.commit_path.release_pieces(upto);
             self.remove(paths, Vec::new());
         }
         if let Some(content) = backup {

@@ -5,6 +5,7 @@ use crate::catalogue::TopicInfo;
 use crate::effect::Effect;
 use crate::job::{DiskJob, Job};
 use crate::log::Held;
+use crate::mutant::{self, Mutant};
 use crate::time::Now;
 use dure_proto::{Offset, TopicPartition, wire};
 
@@ -41,9 +42,12 @@ impl Shard {
         let layout = &log.layout;
         if let Some((group, source)) = topic.dead_letters_of {
             let first_letter = self.state.first_letter(group, TopicPartition { topic: source, ..partition });
-            return layout.settled_upto(first_letter.unwrap_or(layout.log_end()));
+            let needed = first_letter.filter(|_| !mutant::is(Mutant::LetterTrimmed));
+            return layout.settled_upto(needed.unwrap_or(layout.log_end()));
         }
-        let hold = self.state.settled_upto(partition, |group| group.settings.hold);
+        let hold = self.state.settled_upto(partition, |group| {
+            group.settings.hold && !mutant::is(Mutant::RetentionIgnoresHold)
+        });
         let expired = layout.expired_upto(log.judge(self.retention.at(now), &topic.config), hold);
         let settled = match topic.config.cleanup() {
             wire::Cleanup::DeleteWhenSettled => {

@@ -28,6 +28,7 @@ use crate::effect::{Effect, Input};
 use crate::job::Done;
 use crate::journal::{COMMIT_BYTES_MAX, COMMIT_BYTES_SOFT};
 use crate::log::LogWriter;
+use crate::mutant::{self, Mutant};
 use crate::queue_group::{Jitter, TokenSource};
 use crate::request::{ReplyTo, Request, RequestError, Response};
 use crate::retention::RetentionClock;
@@ -300,6 +301,9 @@ impl Shard {
         let event = Event { event: Some(event) };
         let steps = self.state.apply(&event, now).expect("an event decided on this state fits it");
         self.commit_path.push_event(&event);
+        if mutant::is(Mutant::RemovesBeforeDurable) {
+            return self.carry_out_now(steps);
+        }
         steps.into_iter().for_each(|step| self.commit_path.then(step));
     }
 
@@ -311,6 +315,9 @@ impl Shard {
 
     /// Answers once everything decided so far is durable.
     fn reply_durably(&mut self, to: ReplyTo, response: Response) {
+        if mutant::is(Mutant::AnswerBeforeSync) {
+            return self.reply(to, Ok(response));
+        }
         if to.correlation != 0 {
             self.commit_path.then(Step::Effect(Effect::Reply { to, result: Ok(response) }));
         }

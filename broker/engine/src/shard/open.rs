@@ -25,6 +25,7 @@ use crate::journal::{
     decode_body, piece_path, scan, sync_pieces,
 };
 use crate::log::{LogLayout, LogWriter, log_dir, segment_path};
+use crate::mutant::{self, Mutant};
 use crate::queue_group::TokenSource;
 use crate::retention::RetentionClock;
 use crate::time::Now;
@@ -99,7 +100,9 @@ impl Shard {
 
         let (checkpoint, before, mut findings) = checkpoint::load(&*disk, &format!("{dir}/checkpoint"))?;
         let from = checkpoint.as_ref().map_or_else(ScanFrom::default, ScanFrom::behind);
-        sync_pieces(&*disk, &journal_dir, from)?;
+        if !mutant::is(Mutant::SkipRecoveredSync) {
+            sync_pieces(&*disk, &journal_dir, from)?;
+        }
         let scanned = scan(&*disk, &journal_dir, shard, config.salt, from)?;
         if let Some(first) = scanned.commits.first()
             && checkpoint.is_none()
@@ -129,6 +132,7 @@ impl Shard {
         // that the one before it, or nothing, can be replayed with.
         let needed = |(number, last): &(u64, Option<CommitSeq>)| match last {
             Some(last) => Some((*number, *last)),
+            None if mutant::is(Mutant::NeededPieceReused) => None,
             None => (*number <= from.piece).then_some((*number, from.seq)),
         };
         let full: Vec<(u64, CommitSeq)> = scanned.pieces.iter().filter_map(needed).collect();
@@ -160,7 +164,7 @@ impl Shard {
         }
         let mut shard = Shard {
             random: fastrand::Rng::with_seed(config.seed),
-            tokens: TokenSource::new(epoch),
+            tokens: TokenSource::new(if mutant::is(Mutant::TokensRepeat) { Epoch(1) } else { epoch }),
             available_bytes: disk.available_bytes().ok(),
             disk,
             dir,
@@ -307,7 +311,9 @@ fn open_epoch(
     });
     let slot = pieces.take(bytes.len() as u64, seq);
     slot.file.write_all_at(slot.position, &bytes)?;
-    slot.file.sync()?;
+    if !mutant::is(Mutant::SkipEpochSync) {
+        slot.file.sync()?;
+    }
     Ok(CommitPath::new(config, pieces, seq, checksum))
 }
 
@@ -389,6 +395,7 @@ impl Replay {
         entry: &Bytes,
     ) -> Result<(), OpenError> {
         let producer = BatchHeader::parse(&entry[ENTRY_HEADER_BYTES..]).ok().and_then(|batch| batch.producer);
+        let producer = producer.filter(|_| !mutant::is(Mutant::ProducersNotReplayed));
         if let Some(placement) = self.state.apply_batch(partition, header, producer.as_ref())
             && let Some(writer) = self.writers.get_mut(&partition)
         {

@@ -5,6 +5,7 @@ use dure_proto::{BatchHeader, EntryHeader, ProducerId, TopicPartition};
 
 use super::{Shard, Step};
 use crate::effect::Effect;
+use crate::mutant::{self, Mutant};
 use crate::producers::Admission;
 use crate::request::{Produce, ReplyTo, RequestError, Response};
 use crate::time::Now;
@@ -93,7 +94,8 @@ impl Shard {
     /// The epoch is durable and never repeated, so that a session's number needs no entry of its own.
     pub(super) fn init_producer(&mut self, reply_to: ReplyTo) -> Result<(), RequestError> {
         self.producer_next += 1;
-        let producer = ProducerId((u64::from(self.commit_path.epoch_low()) << 32) | self.producer_next);
+        let epoch = if mutant::is(Mutant::ProducerIdsRepeat) { 1 } else { self.commit_path.epoch_low() };
+        let producer = ProducerId((u64::from(epoch) << 32) | self.producer_next);
         self.commit_path.then(Step::Effect(Effect::Reply {
             to: reply_to,
             result: Ok(Response::Producer { producer, epoch: 0 }),

@@ -9,6 +9,7 @@ use dure_proto::{GroupId, LeaseToken, Offset, PartitionId, TopicId, TopicPartiti
 use super::state::GroupKind;
 use super::{QueueKey, QueueKeys, Shard};
 use crate::effect::{Deliver, DeliverTo, Effect, LeaseGrant};
+use crate::mutant::{self, Mutant};
 use crate::queue_group::{Dispatch, LeaseTerms, ReadyMessages, Taker};
 use crate::request::{ConnectionId, ReplyTo, RequestError, SubscriptionId};
 use crate::time::Now;
@@ -299,7 +300,9 @@ impl Shard {
                 lease_ms: grant.lease_ms,
                 deadline_wall_ms: now.wall_ms + grant.lease_ms,
             }));
-            self.commit_queue_events(key.0, partition, events);
+            if !mutant::is(Mutant::GrantNotJournaled) {
+                self.commit_queue_events(key.0, partition, events);
+            }
         }
         self.deliver(to, leases);
     }

@@ -6,6 +6,7 @@ use dure_proto::{BatchHeader, GroupId, Offset, PartitionId, Receipt, TopicPartit
 
 use super::Shard;
 use crate::effect::Letter;
+use crate::mutant::{self, Mutant};
 use crate::queue_group::{SettleError, Settlement};
 use crate::request::{
     DeadLetterRef, ReplyTo, RequestError, Response, SETTLE_ITEMS_MAX, Settle, SettleItem, Settled,
@@ -163,6 +164,9 @@ impl Shard {
             (Some(topic), Ok(batch)) if dies => {
                 let kept_in = TopicPartition { topic, ..letter.source };
                 let offset = self.append(now, kept_in, &batch, &letter.batch);
+                if mutant::is(Mutant::DeadLetterInTwoCommits) {
+                    self.commit_path.make_room();
+                }
                 let table = self.state.table(letter.group, letter.source).expect("it dies there");
                 let died = table.bury(letter.offset, offset, now).expect("it dies");
                 self.commit_queue_events(letter.group, letter.source, vec![died]);

@@ -12,6 +12,7 @@ use dure_proto::{EntryHeader, GroupId, Offset, PartitionId, ProducerStamp, Topic
 use super::commit_path::Step;
 use crate::catalogue::Catalogue;
 use crate::log::{Judge, LogLayout, Placement};
+use crate::mutant::{self, Mutant};
 use crate::producers::Producers;
 use crate::queue_group::{Dispatcher, LeaseSettings, LeaseTable};
 use crate::retention::SeenAhead;
@@ -158,7 +159,9 @@ impl State {
         let (topics, topic_next) = self.catalogue.snapshot();
         let logs = self.logs.iter().map(|(partition, log)| {
             let mut snapshot = log.layout.snapshot(*partition);
-            snapshot.producers = log.producers.snapshot();
+            if !mutant::is(Mutant::ProducersNotKept) {
+                snapshot.producers = log.producers.snapshot();
+            }
             snapshot
         });
         Checkpoint {

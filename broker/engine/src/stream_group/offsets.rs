@@ -6,6 +6,7 @@ use dure_proto::{Generation, GroupId, Offset, PartitionId, TopicId, TopicPartiti
 
 use super::error::{CommitError, MemberError, OffsetNotApplied, SeekError};
 use super::group::{COMMIT_ITEMS_MAX, StreamGroup};
+use crate::mutant::{self, Mutant};
 use crate::request::ConnectionId;
 
 impl StreamGroup {
@@ -34,14 +35,17 @@ impl StreamGroup {
             if *offset > Offset::MAX {
                 return Err(CommitError::OffsetTooLarge { partition: *partition, offset: *offset });
             }
-            if member.holdings.get(partition).is_none_or(|holding| holding.granted_at > generation) {
+            let late = member.holdings.get(partition).is_none_or(|holding| holding.granted_at > generation);
+            if late && !mutant::is(Mutant::OldGenerationCommits) {
                 return Err(CommitError::FencedGeneration { member: id, partition: *partition });
             }
             let entry = furthest.entry(*partition).or_default();
             *entry = (*entry).max(*offset);
         }
-        let advances =
-            |(p, offset): &(TopicPartition, Offset)| self.committed.get(p).is_none_or(|at| *at < *offset);
+        let any = mutant::is(Mutant::CommittedOffsetGoesBack);
+        let advances = |(p, offset): &(TopicPartition, Offset)| {
+            any || self.committed.get(p).is_none_or(|at| *at < *offset)
+        };
         Ok(furthest.into_iter().filter(advances).map(|(p, offset)| self.event(p, offset)).collect())
     }
 
@@ -96,7 +100,8 @@ impl StreamGroup {
     /// All that is durable, for a checkpoint.
     #[must_use]
     pub fn snapshot(&self) -> Vec<journal::OffsetsCommitted> {
-        self.committed.iter().map(|(partition, offset)| self.event(*partition, *offset)).collect()
+        let kept = self.committed.iter().filter(|_| !mutant::is(Mutant::OffsetsNotKept));
+        kept.map(|(partition, offset)| self.event(*partition, *offset)).collect()
     }
 
     /// The group as of a checkpoint, without members.

@@ -7,6 +7,7 @@ use dure_proto::{Generation, TopicPartition};
 use super::assign::{Known, assign};
 use super::group::StreamGroup;
 use super::member::{Holding, MemberId, Revoking};
+use crate::mutant::{self, Mutant};
 use crate::time::Now;
 
 impl StreamGroup {
@@ -56,7 +57,7 @@ impl StreamGroup {
                 changed.insert(id.clone());
                 if stays {
                     holding.revoking = None;
-                } else if holding.granted_at > member.pushed {
+                } else if holding.granted_at > member.pushed || mutant::is(Mutant::TwoOwners) {
                     // It never heard of the grant.
                     member.holdings.remove(&partition);
                     slot.holder = None;

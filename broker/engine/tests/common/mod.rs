@@ -31,7 +31,11 @@ pub fn config() -> ShardConfig {
 
 impl Driver {
     pub fn open(disk: DiskRef, now: Now) -> Driver {
-        let (shard, report) = Shard::open(disk.clone(), ShardId(0), config(), now).expect("the shard opens");
+        Driver::open_with(disk, now, config())
+    }
+
+    pub fn open_with(disk: DiskRef, now: Now, config: ShardConfig) -> Driver {
+        let (shard, report) = Shard::open(disk.clone(), ShardId(0), config, now).expect("the shard opens");
         let mut driver = Driver {
             disk,
             shard,

@@ -1,0 +1,259 @@
+//! Short stories of what the simulator does not do: damage, short reads, producers that leave something out.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use dure_engine::{
+    ConnectionId, Cursor, DiskRef, Effect, FaultRule, Finding, Input, LeaseGrant, Letter, Now, OpenMode,
+    Produce, ReadOutcome, ReplyTo, Request, RequestError, Response, Settle, SettleAction, SettleItem,
+    ShardConfig, SimDisk, SimFaults, Survival, Wait,
+};
+use dure_proto::{
+    BatchBuilder, Compression, Offset, ProducerId, ProducerStamp, Receipt, Sequence, TopicPartition, wire,
+};
+
+/// Drives a shard as the engine's own tests do.
+#[path = "../../../../broker/engine/tests/common/mod.rs"]
+mod common;
+use common::Driver;
+
+pub(crate) const STORIES: [(&str, fn()); 8] = [
+    ("a flipped bit in a segment", a_flipped_bit_in_a_segment_is_named_and_hides_nothing),
+    ("a flipped bit in the journal", a_flipped_bit_in_the_journal_is_named_and_hides_nothing),
+    ("a foreign index", a_foreign_index_is_invisible),
+    ("short reads", short_reads_are_invisible),
+    ("a gap in a producer's sequence", a_gap_in_a_sequence_is_refused),
+    ("five batches sent again", five_batches_sent_again_keep_their_offsets),
+    ("a deleted topic's number", a_deleted_topics_number_is_never_used_again),
+    ("a death cut in two", a_power_cut_finds_a_dead_letter_whole_or_not_at_all),
+];
+
+const START: Now = Now { mono_ms: 0, wall_ms: 1_700_000_000_000 };
+const TOPIC: &str = "photos";
+const GROUP: &str = "resize";
+
+fn open(disk: &SimDisk) -> Driver {
+    let small = ShardConfig {
+        journal_piece_bytes: 96 << 10,
+        commit_bytes_soft: 4 << 10,
+        commit_bytes_max: 80 << 10,
+        ..common::config()
+    };
+    Driver::open_with(Arc::new(disk.clone()), START, small)
+}
+
+/// What a reader gets of a log: values, and the ranges that are named lost.
+fn read(driver: &Driver, partition: TopicPartition, from: Offset) -> (Vec<String>, Vec<Range<Offset>>) {
+    let (mut values, mut lost) = (Vec::new(), Vec::new());
+    let mut cursor = Cursor::at(from);
+    loop {
+        match driver.views[&partition].read(&mut cursor, 1, Wait::MayWait).expect("the disk reads") {
+            ReadOutcome::Entries(entries) => {
+                for entry in dure_proto::split_entries(entries) {
+                    let (header, batch) = entry.expect("an entry that was checked");
+                    let records = dure_proto::Records::decode(&batch, &Default::default()).expect("records");
+                    let all = (0..records.len()).filter(|i| header.base_offset.plus(*i as u64) >= from);
+                    values.extend(
+                        all.map(|i| {
+                            String::from_utf8_lossy(&records.value(i).expect("a value")).into_owned()
+                        }),
+                    );
+                }
+            }
+            ReadOutcome::Lost(range) => lost.push(range),
+            ReadOutcome::AtEnd => return (values, lost),
+            ReadOutcome::WouldWait => unreachable!("it may wait"),
+        }
+    }
+}
+
+/// Flips a bit of this text in the one file of that kind that holds it.
+fn flip(disk: &SimDisk, extension: &str, text: &str) {
+    let files = disk.snapshot();
+    let mut found = files.iter().filter(|(path, _)| path.ends_with(extension)).filter_map(|(path, bytes)| {
+        let at = bytes.windows(text.len()).position(|window| window == text.as_bytes())?;
+        Some((path, at))
+    });
+    let (path, at) = found.next().expect("it was written");
+    disk.flip_bit(path, at as u64, 2).expect("flipped");
+}
+
+fn a_flipped_bit_in_a_segment_is_named_and_hides_nothing() {
+    let disk = SimDisk::new(0);
+    let mut driver = open(&disk);
+    let photos = driver.topic(TOPIC, 1);
+    for value in ["first", "second", "third"] {
+        driver.produce(photos, &[value]).expect("produced");
+    }
+    flip(&disk, ".log", "second");
+    let (values, lost) = read(&driver, photos, Offset(0));
+    assert_eq!((values, lost), (vec!["first".into(), "third".into()], vec![Offset(1)..Offset(2)]));
+}
+
+fn a_flipped_bit_in_the_journal_is_named_and_hides_nothing() {
+    let disk = SimDisk::new(0);
+    let mut driver = open(&disk);
+    let photos = driver.topic(TOPIC, 1);
+    for value in ["first", "second", "third"] {
+        driver.produce(photos, &[value]).expect("produced");
+    }
+    drop(driver);
+    disk.crash_process();
+    flip(&disk, ".piece", "second");
+    let driver = open(&disk);
+    let named = driver.report.findings.iter().any(|finding| matches!(finding, Finding::JournalLost { .. }));
+    assert!(named, "a damaged commit is not reported: {:?}", driver.report.findings);
+    let (values, lost) = read(&driver, photos, Offset(0));
+    assert_eq!((values, lost), (vec!["first".into(), "third".into()], vec![Offset(1)..Offset(2)]));
+}
+
+fn a_foreign_index_is_invisible() {
+    let disk = SimDisk::new(0);
+    let mut driver = open(&disk);
+    let index_of = |bytes: usize, driver: &mut Driver, name: &str| {
+        let partition = driver.topic(name, 1);
+        for i in 0..12 {
+            let value = format!("{name}-{i}-{}", "x".repeat(bytes));
+            assert_eq!(driver.produce(partition, &[&value]), Ok(Offset(i)));
+        }
+        let path = format!("/log/{}/0/", partition.topic);
+        let paths = disk.snapshot_paths();
+        let path = paths.iter().find(|p| p.contains(&path) && p.ends_with(".index")).expect("an index");
+        (partition, path.clone())
+    };
+    let (photos, index) = index_of(1_500, &mut driver, TOPIC);
+    let (_, foreign) = index_of(2_700, &mut driver, "films");
+    let bytes = disk.snapshot()[&foreign].clone();
+    let disk: DiskRef = Arc::new(disk);
+    let file = disk.open(&index, OpenMode::ReadWrite).expect("there");
+    file.set_len(0).and_then(|()| file.write_all_at(0, &bytes)).expect("written");
+    for i in 0..12 {
+        let (values, lost) = read(&driver, photos, Offset(i));
+        assert!(lost.is_empty(), "{lost:?} is lost behind a foreign index");
+        assert_eq!(values.len() as u64, 12 - i, "from offset {i} on");
+        assert!(values[0].starts_with(&format!("{TOPIC}-{i}-")), "offset {i} holds {}", &values[0][..12]);
+    }
+}
+
+fn short_reads_are_invisible() {
+    let disk = SimDisk::new(0);
+    let mut driver = open(&disk);
+    let photos = driver.topic(TOPIC, 1);
+    for value in ["first", "second", "third"] {
+        driver.produce(photos, &[value]).expect("produced");
+    }
+    disk.set_faults(SimFaults { short_read: FaultRule::PerMillion(500_000), ..SimFaults::default() });
+    for _ in 0..20 {
+        let (values, lost) = read(&driver, photos, Offset(0));
+        assert_eq!((values.join(" "), lost), ("first second third".into(), Vec::new()));
+    }
+}
+
+fn produce_in_session(
+    driver: &mut Driver,
+    partition: TopicPartition,
+    producer: ProducerId,
+    sequence: u32,
+) -> Result<Response, RequestError> {
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.push(None, Some(b"a"), &[], 0).expect("fits");
+    let batch = builder.build(Some(ProducerStamp { producer, epoch: 0, sequence: Sequence(sequence) }));
+    driver.ask(Request::Produce(Produce { partition, batch, keyed: false, record_bytes_max: 10 }))
+}
+
+fn a_gap_in_a_sequence_is_refused() {
+    let disk = SimDisk::new(0);
+    let mut driver = open(&disk);
+    let photos = driver.topic(TOPIC, 1);
+    let Ok(Response::Producer { producer, .. }) = driver.ask(Request::InitProducer) else {
+        panic!("no session");
+    };
+    let first = produce_in_session(&mut driver, photos, producer, 0);
+    assert!(matches!(first, Ok(Response::Produced { .. })), "{first:?}");
+    for sequence in [2, 7] {
+        let gap = produce_in_session(&mut driver, photos, producer, sequence);
+        assert!(matches!(gap, Err(RequestError::OutOfOrderSequence { expected: 1, .. })), "{gap:?}");
+    }
+}
+
+fn five_batches_sent_again_keep_their_offsets() {
+    let disk = SimDisk::new(0);
+    let mut driver = open(&disk);
+    let photos = driver.topic(TOPIC, 1);
+    let Ok(Response::Producer { producer, .. }) = driver.ask(Request::InitProducer) else {
+        panic!("no session");
+    };
+    for _ in 0..2 {
+        for sequence in 0..5 {
+            let answer = produce_in_session(&mut driver, photos, producer, sequence);
+            let at = |answer: &_| matches!(answer, Ok(Response::Produced { base_offset, .. }) if base_offset.0 == u64::from(sequence));
+            assert!(at(&answer), "batch {sequence} is answered with {answer:?}");
+        }
+    }
+}
+
+fn a_deleted_topics_number_is_never_used_again() {
+    let disk = SimDisk::new(0);
+    let mut driver = open(&disk);
+    let gone = driver.topic(TOPIC, 1).topic;
+    driver.ask(Request::DeleteTopic(wire::DeleteTopic { name: TOPIC.into() })).expect("deleted");
+    driver.shard.begin_shutdown(START);
+    driver.settle();
+    drop(driver);
+    disk.crash_process();
+    let again = open(&disk).topic(TOPIC, 1).topic;
+    assert_ne!(again, gone, "the number of a deleted topic is given out again");
+}
+
+/// Rejects a message whose record is then appended to the dead letters: after each thing that the disk does for that,
+/// the power is cut.
+fn a_power_cut_finds_a_dead_letter_whole_or_not_at_all() {
+    let disk = SimDisk::new(0);
+    let mut driver = open(&disk);
+    let photos = driver.topic(TOPIC, 1);
+    driver.produce(photos, &["a"]).expect("produced");
+    let lease = driver.receive(TOPIC, GROUP, 1)[0];
+    let (group, source, offset) = reject(&mut driver, &lease);
+    let batch = common::batch(&["a"]);
+    driver.shard.handle(START, Input::Letter(Letter { group, source, offset, batch }));
+    driver.shard.turn(START);
+    for effect in driver.shard.take_effects() {
+        let Effect::Job(job) = effect else { continue };
+        let job_was = format!("{job:?}");
+        drop(job.run(&disk));
+        let copy = disk.fork();
+        copy.crash_with(|_| Survival::Lost);
+        let mut after = open(&copy);
+        let list = wire::ListDeadLetters {
+            topic: TOPIC.into(),
+            group: GROUP.into(),
+            count_max: 10,
+            ..wire::ListDeadLetters::default()
+        };
+        let Ok(Response::DeadLetters { letters, .. }) = after.ask(Request::ListDeadLetters(list)) else {
+            panic!("no list");
+        };
+        let log = after.topics.iter().find(|topic| topic.dead_letters_of.is_some()).expect("a log for them");
+        let kept_in = TopicPartition { topic: log.id, ..photos };
+        let appended = after.views[&kept_in].high_watermark.0;
+        assert_eq!(
+            appended,
+            letters.len() as u64,
+            "records of dead letters and dead letters after {job_was}"
+        );
+    }
+}
+
+fn reject(driver: &mut Driver, lease: &LeaseGrant) -> (dure_proto::GroupId, TopicPartition, Offset) {
+    let receipt = Receipt { partition: lease.partition.partition, offset: lease.offset, token: lease.token };
+    let items = vec![SettleItem { receipt, action: SettleAction::Reject { reason: "bad".into() } }];
+    let request = Request::Settle(Settle { topic: TOPIC.into(), group: GROUP.into(), items });
+    let reply_to = ReplyTo { connection: ConnectionId(1), correlation: 1_000 };
+    driver.shard.handle(START, Input::Request { reply_to, request });
+    driver.shard.turn(START);
+    let wanted = driver.shard.take_effects().into_iter().find_map(|effect| match effect {
+        Effect::FetchLetter { group, source, offset, .. } => Some((group, source, offset)),
+        _ => None,
+    });
+    wanted.expect("the record is wanted")
+}
