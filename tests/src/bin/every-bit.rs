@@ -1,5 +1,6 @@
 //! Flips every bit of a reference data directory, one at a time, and looks at what the engine makes of it.
 
+use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -8,10 +9,12 @@ use clap::Parser;
 use dure_tests::bits::{EveryBit, Tally};
 use dure_tests::sim::Violation;
 
-/// Bits that a thread takes at a time.
-const CHUNK_BITS: u64 = 4096;
+/// Flips that a thread takes at a time.
+const CHUNK_FLIPS: u64 = 1024;
 /// Flips after which it says how far it is.
-const REPORT_EVERY_BITS: u64 = 64 * CHUNK_BITS;
+const REPORT_EVERY_FLIPS: u64 = 32 * CHUNK_FLIPS;
+/// Primes: one that does not divide the number of bits leads to each of them once.
+const STRIDES: [u64; 3] = [1_000_003, 1_000_033, 1_000_037];
 
 /// Flips each bit of a reference data directory by itself, recovers, reads everything, and compares.
 ///
@@ -20,9 +23,12 @@ const REPORT_EVERY_BITS: u64 = 64 * CHUNK_BITS;
 #[derive(Debug, Parser)]
 #[command(name = "every-bit")]
 struct Options {
-    /// Flip only so many, spread evenly; 0 means all.
+    /// Flip only so many, spread over all files; 0 means all.
     #[arg(long, default_value_t = 0)]
     sample: u64,
+    /// Go on behind the first so many flips of a run that was ended.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
     /// How many threads flip side by side.
     #[arg(long, default_value_t = 1)]
     threads: u32,
@@ -41,11 +47,12 @@ fn main() -> ExitCode {
         println!("{bytes:>8}  {path}");
     }
     let bits = every_bit.bits();
-    let step = bits.checked_div(options.sample).unwrap_or(1).max(1);
-    println!("{} files, {bits} bits, one in {step} is flipped", every_bit.files().count());
+    let from = options.from.min(bits);
+    let to = if options.sample == 0 { bits } else { bits.min(from.saturating_add(options.sample)) };
+    println!("{} files, {bits} bits, of which {} are flipped", every_bit.files().count(), to - from);
     std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
     let begun = Instant::now();
-    let tally = flip_all(&every_bit, options.threads.max(1), step);
+    let tally = flip_all(&every_bit, options.threads.max(1), from..to);
     for ((file, outcome), count) in &tally.outcomes {
         println!("{count:>10}  {file}: {outcome}");
     }
@@ -67,25 +74,29 @@ fn main() -> ExitCode {
     }
 }
 
-/// Every `step`-th bit; each thread takes the next chunk until none is left or a promise is broken.
-fn flip_all(every_bit: &EveryBit, threads: u32, step: u64) -> Tally {
-    let next = AtomicU64::new(0);
+/// The bits in an order that goes through all files at once, so that a part of the way is a sample of the whole. Each
+/// thread takes the next chunk until none is left or a promise is broken.
+fn flip_all(every_bit: &EveryBit, threads: u32, flips: Range<u64>) -> Tally {
+    let next = AtomicU64::new(flips.start);
     let bits = every_bit.bits();
+    let stride =
+        STRIDES.into_iter().find(|stride| !bits.is_multiple_of(*stride)).expect("not of all of them");
     let work = || {
         let mut tally = Tally::default();
         while tally.violation.is_none() {
-            let from = next.fetch_add(CHUNK_BITS * step, Ordering::Relaxed);
-            if from >= bits {
+            let from = next.fetch_add(CHUNK_FLIPS, Ordering::Relaxed);
+            if from >= flips.end {
                 break;
             }
-            if from / step % REPORT_EVERY_BITS == 0 {
-                eprintln!("at bit {from}");
+            if (from - flips.start).is_multiple_of(REPORT_EVERY_FLIPS) {
+                eprintln!("at flip {from}");
             }
-            tally.add(every_bit.flip((from..bits.min(from + CHUNK_BITS * step)).step_by(step as usize)));
+            let chunk = from..flips.end.min(from + CHUNK_FLIPS);
+            tally.add(every_bit.flip(chunk.map(|n| n * stride % bits)));
         }
         // The others need not go on.
         if tally.violation.is_some() {
-            next.store(bits, Ordering::Relaxed);
+            next.store(flips.end, Ordering::Relaxed);
         }
         tally
     };

@@ -333,9 +333,21 @@ impl Tree {
 
     /// The lengths of the files that can be seen or are open.
     pub(super) fn used_bytes(&self) -> u64 {
-        let mut counted: BTreeSet<Ino> = self.files().into_values().collect();
-        counted.extend(self.inodes.iter().filter(|(_, inode)| inode.open > 0).map(|(ino, _)| *ino));
-        counted.into_iter().map(|ino| self.content(ino).cached().len() as u64).sum()
+        let (mut bytes, mut dirs) = (0, vec![ROOT]);
+        while let Some(dir) = dirs.pop() {
+            for ino in self.entries(dir).expect("only directories are pushed").values() {
+                match &self.inode(*ino).node {
+                    Node::Dir { .. } => dirs.push(*ino),
+                    // Those that are open are counted below.
+                    Node::File(content) if self.inode(*ino).open == 0 => {
+                        bytes += content.cached().len() as u64
+                    }
+                    Node::File(_) => {}
+                }
+            }
+        }
+        let open = self.inodes.iter().filter(|(_, inode)| inode.open > 0);
+        bytes + open.map(|(ino, _)| self.content(*ino).cached().len() as u64).sum::<u64>()
     }
 
     /// Drops the inodes that neither a reader nor a crash could bring to light, and the changes of dead directories.
