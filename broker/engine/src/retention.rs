@@ -36,8 +36,13 @@ impl RetentionClock {
         now.wall_ms.clamp(low, high)
     }
 
-    pub(crate) fn advance(&mut self, now: Now) {
-        *self = RetentionClock { ms: self.at(now), mono_ms: now.mono_ms.max(self.mono_ms) };
+    /// Returns by how much it ran faster (or slower) than time itself, to come nearer to the wall clock.
+    pub(crate) fn advance(&mut self, now: Now) -> i64 {
+        let passed_ms = now.mono_ms.saturating_sub(self.mono_ms);
+        let after = RetentionClock { ms: self.at(now), mono_ms: now.mono_ms.max(self.mono_ms) };
+        let corrected_ms = after.ms.wrapping_sub(self.ms.saturating_add(passed_ms)) as i64;
+        *self = after;
+        corrected_ms
     }
 
     /// The append time of what is written now: the wall clock's, but for one that was just set far back. What is
@@ -69,6 +74,13 @@ impl SeenAhead {
             });
         }
         self.marks.push_back((log_end, at_ms));
+    }
+
+    /// The clock was corrected: what was met at some time has since become no older by that.
+    pub(crate) fn shift(&mut self, corrected_ms: i64) {
+        for (_, seen_ms) in &mut self.marks {
+            *seen_ms = seen_ms.saturating_add_signed(corrected_ms);
+        }
     }
 
     /// The time that counts for a segment that ends at `end`.

@@ -151,6 +151,26 @@ fn what_was_written_under_a_wrong_clock_goes_when_it_is_old_enough() {
 }
 
 #[test]
+fn what_was_written_long_after_the_last_checkpoint_was_deleted_soon_after_a_restart() {
+    const HOUR_MS: u64 = 3_600_000;
+    let disk = simulated();
+    let mut driver = Driver::open(disk.clone(), START);
+    let t = topic(&mut driver, kept_for(HOUR_MS));
+    for _ in 0..10 {
+        driver.advance(HOUR_MS / 2);
+        produce(&mut driver, t, 1, 0);
+    }
+    let after = Now { mono_ms: 0, wall_ms: driver.now.wall_ms + 1_000 };
+    drop(driver);
+    // Retention's clock goes on from the checkpoint, and runs fast until it has caught up.
+    let mut driver = Driver::open(disk, after);
+    pass(&mut driver, 1_200);
+    assert!(start(&driver, t) <= 9, "the last one is 20 minutes old and kept for an hour");
+    pass(&mut driver, 3_600);
+    assert_eq!(start(&driver, t), 10);
+}
+
+#[test]
 fn what_a_queue_group_holds_is_shown_and_since_when() {
     let mut driver = Driver::open(simulated(), START);
     let t = topic(&mut driver, kept_for(10_000));

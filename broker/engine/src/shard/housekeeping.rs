@@ -14,7 +14,8 @@ impl Shard {
         self.queue_timeouts(now);
         self.stream_timeouts(now);
         if now.mono_ms >= self.housekeeping_at_ms {
-            self.retention.advance(now);
+            let corrected_ms = self.retention.advance(now);
+            self.state.logs.values_mut().for_each(|log| log.seen_ahead.shift(corrected_ms));
             self.housekeeping_at_ms = now.mono_ms + self.config.housekeeping_ms;
             self.effects.push(Effect::Job(DiskJob(Job::CheckSpace)));
             self.apply_retention(now);
