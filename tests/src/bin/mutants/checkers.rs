@@ -31,8 +31,15 @@ pub(crate) struct Caught {
     pub(crate) by: &'static str,
     /// Where it was seen, by seed or by name.
     pub(crate) at: String,
-    /// How what was seen begins.
     pub(crate) what: String,
+}
+
+impl Caught {
+    /// How what was seen begins, in one line.
+    pub(crate) fn line(&self) -> String {
+        let line = self.what.split_whitespace().collect::<Vec<_>>().join(" ");
+        line.chars().take(SHOWN_CHARS_MAX).collect()
+    }
 }
 
 /// One way of looking.
@@ -68,8 +75,7 @@ impl Checker {
         let by =
             if PANICKED_IN.take().contains("engine/src") { "engine's own assertions" } else { self.name };
         let at = if by == self.name { at } else { format!("{}, {at}", self.name) };
-        let line = what.split_whitespace().collect::<Vec<_>>().join(" ");
-        Some(Caught { by, at, what: line.chars().take(SHOWN_CHARS_MAX).collect() })
+        Some(Caught { by, at, what })
     }
 }
 

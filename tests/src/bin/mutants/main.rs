@@ -24,9 +24,9 @@ use checkers::{CHECKERS, Caught};
 #[command(name = "mutants")]
 struct Options {
     /// How many seeds of the simulator a fault may take at most.
-    #[arg(long, default_value_t = 2_000)]
+    #[arg(long, default_value_t = 1_500)]
     seeds: u64,
-    /// Only faults whose name contains this, without the run that has to pass.
+    /// Only faults whose name contains this, without the run that has to pass. Of a single one all that was seen is shown.
     #[arg(long)]
     only: Option<String>,
     /// How many faults are looked at side by side.
@@ -59,6 +59,9 @@ fn main() -> ExitCode {
     let mut by: BTreeMap<&str, usize> = BTreeMap::new();
     for (mutant, row) in chosen.iter().zip(rows) {
         print_row(*mutant, &row);
+        if let Some(caught) = row.caught.as_ref().filter(|_| chosen.len() == 1) {
+            println!("\n{}", caught.what);
+        }
         match (mutant, &row.caught) {
             (None, Some(_)) => failed.push("the run without a fault did not pass".to_owned()),
             (Some(mutant), None) => failed.push(format!("nobody saw {mutant:?}")),
@@ -107,8 +110,8 @@ fn print_row(mutant: Option<Mutant>, row: &Row) {
     let (area, what) = mutant.map_or(("", "no fault at all"), Mutant::describe);
     let name = mutant.map_or("-".to_owned(), |mutant| format!("{mutant:?}"));
     let (by, saw) = match &row.caught {
-        Some(caught) => (format!("{}, {}", caught.by, caught.at), caught.what.as_str()),
-        None => ("nobody".to_owned(), ""),
+        Some(caught) => (format!("{}, {}", caught.by, caught.at), caught.line()),
+        None => ("nobody".to_owned(), String::new()),
     };
     let ms = row.took.as_millis();
     println!("{area:<12}  {name:<26}  {what:<72}  {by:<44}  {ms:>6} ms  {saw}");
