@@ -5,7 +5,7 @@
 //!  0 u32 magic              "DuEn"
 //!  4 u32 CRC-32 (IEEE)      of bytes 8..40
 //!  8 u32 batch bytes        size of the batch that follows
-//! 12 u32 record count
+//! 12 u32 record count          offsets that the batch takes: as many, or more where compaction took records out
 //! 16 u64 base offset        as in the batch
 //! 24 u64 append time        ms since 1970, the broker's clock
 //! 32 u32 epoch              low 32 bits of the shard's epoch; the batch's leader epoch
@@ -30,7 +30,7 @@ pub const ENTRY_MAGIC: [u8; 4] = *b"DuEn";
 pub struct EntryHeader {
     /// Size of the batch, without this header; at most [`BATCH_BYTES_MAX`].
     pub batch_bytes: u32,
-    /// Records in the batch, at least 1.
+    /// Offsets that the batch takes, at least 1: as many as records, or more where compaction took some out.
     pub record_count: u32,
     /// Offset of the first record; the end offset is at most [`Offset::MAX`].
     pub base_offset: Offset,
@@ -54,7 +54,7 @@ impl EntryHeader {
     ) -> EntryHeader {
         EntryHeader {
             batch_bytes: batch.batch_bytes,
-            record_count: batch.record_count,
+            record_count: batch.offset_count,
             base_offset,
             append_time_ms,
             epoch,
@@ -115,7 +115,7 @@ impl EntryHeader {
         }
     }
 
-    /// The offset after the last record.
+    /// The offset after the last one that it takes.
     #[must_use]
     pub fn end_offset(&self) -> Offset {
         self.base_offset.plus(u64::from(self.record_count))
@@ -136,7 +136,7 @@ impl EntryHeader {
         for (field, entry, batch) in [
             ("base offset", self.base_offset.0, batch.base_offset.0),
             ("batch bytes", self.batch_bytes.into(), batch.batch_bytes.into()),
-            ("record count", self.record_count.into(), batch.record_count.into()),
+            ("record count", self.record_count.into(), batch.offset_count.into()),
             ("epoch", self.epoch.into(), batch.leader_epoch.into()),
             ("batch checksum", self.batch_checksum.into(), batch.checksum.into()),
         ] {
@@ -169,7 +169,7 @@ impl EntryHeader {
 /// # Errors
 /// [`EntryError::Batch`] or [`EntryError::Disagrees`].
 pub fn verify_entry(header: &EntryHeader, batch: &[u8]) -> Result<BatchHeader, EntryError> {
-    let batch = BatchHeader::validate(batch, &BatchLimits::default())?;
+    let batch = BatchHeader::validate(batch, &BatchLimits::stored())?;
     header.agrees_with(&batch)?;
     Ok(batch)
 }
@@ -199,7 +199,7 @@ impl SplitEntries {
             return Err(EntryError::Truncated { needed: entry_bytes, have: self.rest.len() });
         }
         let batch = self.rest.split_to(entry_bytes).slice(ENTRY_HEADER_BYTES..);
-        header.agrees_with(&BatchHeader::parse(&batch)?)?;
+        header.agrees_with(&BatchHeader::parse_stored(&batch)?)?;
         Ok((header, batch))
     }
 }

@@ -19,13 +19,27 @@ const CRATES: [(&str, &str, &[&str]); 5] = [
 ];
 
 /// Rooms of the engine, and the rooms of which they may not know. What is missing here is shared by all.
-const ROOMS: [(&str, &[&str]); 7] = [
+const ROOMS: [(&str, &[&str]); 8] = [
     (
         "disk",
-        &["journal", "log", "shard", "catalogue", "producers", "queue_group", "stream_group", "checkpoint"],
+        &[
+            "journal",
+            "log",
+            "compaction",
+            "shard",
+            "catalogue",
+            "producers",
+            "queue_group",
+            "stream_group",
+            "checkpoint",
+        ],
     ),
-    ("journal", &["log", "shard", "catalogue", "producers", "queue_group", "stream_group"]),
-    ("log", &["journal", "shard", "catalogue", "producers", "queue_group", "stream_group"]),
+    ("journal", &["log", "compaction", "shard", "catalogue", "producers", "queue_group", "stream_group"]),
+    ("log", &["journal", "compaction", "shard", "catalogue", "producers", "queue_group", "stream_group"]),
+    (
+        "compaction",
+        &["journal", "shard", "catalogue", "producers", "queue_group", "stream_group", "checkpoint"],
+    ),
     ("catalogue", &["journal", "log", "disk", "shard", "checkpoint"]),
     ("producers", &["journal", "log", "disk", "shard", "checkpoint"]),
     ("queue_group", &["journal", "log", "disk", "shard", "checkpoint"]),

@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use dure_proto::journal::Checkpoint;
-use dure_proto::{CommitSeq, Epoch, Offset, PartitionId, ShardId, TopicId, TopicPartition};
+use dure_proto::{CommitSeq, Epoch, PartitionId, ShardId, TopicId, TopicPartition};
 
 use crate::checkpoint;
-use crate::log::{log_dir, segment_path};
+use crate::log::{SegmentMeta, log_dir, segment_path};
 use crate::shard::shard_dir;
 
 /// The epoch of what was restored lies at least this far above that of the backup: the original would have to be started
@@ -82,7 +82,7 @@ impl BackupContent {
                 TopicPartition { topic: TopicId(log.topic), partition: PartitionId(log.partition) };
             let dir = log_dir(shard_dir, partition);
             segments.extend(log.segments.iter().map(|segment| BackupFile {
-                path: segment_path(&dir, Offset(segment.base)),
+                path: segment_path(&dir, SegmentMeta::restore(segment).id()),
                 bytes: segment.bytes,
             }));
         }

@@ -21,6 +21,8 @@ const PARTITIONS_TOTAL_MAX: u64 = 100_000;
 const SEGMENT_BYTES_MIN: u64 = 16 << 10;
 const SEGMENT_BYTES_MAX: u64 = 2 << 30;
 const _: () = assert!(SEGMENT_BYTES_MAX + (dure_proto::ENTRY_BYTES_MAX as u64) < u32::MAX as u64);
+/// Segments are not sealed more often than this for compaction.
+const COMPACT_AFTER_MS_MIN: u64 = 100;
 /// What one record may have at most: a batch of it alone has to fit into the largest batch.
 pub const MESSAGE_BYTES_MAX: u32 = (BATCH_BYTES_MAX - (64 << 10)) as u32;
 
@@ -35,6 +37,8 @@ pub fn default_topic_config() -> TopicConfig {
         interval_ms: 0,
         cleanup: wire::Cleanup::Delete as i32,
         message_bytes_max: 1 << 20,
+        tombstone_retention_ms: 24 * 3_600_000,
+        compact_after_ms: 10 * 60_000,
     }
 }
 
@@ -201,6 +205,14 @@ impl Catalogue {
             Some(config) => complete(Some(config))?,
             None => topic.config,
         };
+        if (config.cleanup() == wire::Cleanup::Compact) != (topic.config.cleanup() == wire::Cleanup::Compact)
+        {
+            return Err(RequestError::Invalid(format!(
+                "topic `{}`: cleanup cannot become `compact`, nor anything else if it is: whether a message needs a key \
+                 and whether every offset has a message is settled when a topic is created; make a new one instead",
+                topic.name
+            )));
+        }
         let of_topic = TopicAltered { topic: topic.id.0, partitions, config: Some(config) };
         let dead_letter_logs = self
             .table
@@ -309,6 +321,8 @@ fn complete(config: Option<&TopicConfig>) -> Result<TopicConfig, RequestError> {
     let complete = TopicConfig {
         segment_bytes: or(config.segment_bytes, default.segment_bytes),
         message_bytes_max: or(config.message_bytes_max.into(), default.message_bytes_max.into()) as u32,
+        tombstone_retention_ms: or(config.tombstone_retention_ms, default.tombstone_retention_ms),
+        compact_after_ms: or(config.compact_after_ms, default.compact_after_ms),
         ..*config
     };
     let fail = |what: String| Err(RequestError::Invalid(what));
@@ -331,10 +345,11 @@ fn complete(config: Option<&TopicConfig>) -> Result<TopicConfig, RequestError> {
     if wire::Durability::try_from(complete.durability).is_err() {
         return fail(format!("unknown durability {}", complete.durability));
     }
-    if complete.cleanup == wire::Cleanup::Compact as i32 {
-        return fail(
-            "cleanup `compact` is not supported by this version: use delete or delete-when-settled".into(),
-        );
+    if complete.compact_after_ms < COMPACT_AFTER_MS_MIN {
+        return fail(format!(
+            "compact-after {} ms is out of bounds: at least {COMPACT_AFTER_MS_MIN} ms",
+            complete.compact_after_ms
+        ));
     }
     if wire::Cleanup::try_from(complete.cleanup).is_err() {
         return fail(format!("unknown cleanup {}", complete.cleanup));

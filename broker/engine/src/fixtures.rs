@@ -26,7 +26,7 @@ use crate::journal::{
     COMMIT_HEADER_BYTES, CommitBuilder, CommitHeader, CommitStamp, JournalEntry, decode_body,
 };
 use crate::letter::letter_batch;
-use crate::log::{IndexWriter, SegmentIndex, is_header_of, segment_header};
+use crate::log::{IndexWriter, SegmentId, SegmentIndex, is_header_of, segment_header};
 use crate::shard::State;
 use crate::time::Now;
 
@@ -226,11 +226,11 @@ fn events_are_as_they_were() {
 
 #[test]
 fn a_segment_header_is_as_it_was() {
-    let bytes = segment_header(PARTITION, BASE);
+    let bytes = segment_header(PARTITION, SegmentId::appended(BASE));
     check("segment-header-v1.hex", &bytes);
     let kept = fixture("segment-header-v1.hex");
-    assert!(is_header_of(&kept, PARTITION, BASE));
-    assert!(!is_header_of(&kept, PARTITION, Offset(1_001)));
+    assert!(is_header_of(&kept, PARTITION, SegmentId::appended(BASE)));
+    assert!(!is_header_of(&kept, PARTITION, SegmentId::appended(Offset(1_001))));
 }
 
 /// The two entries of the index that is kept: position, offset and append time.

@@ -7,6 +7,7 @@ use dure_proto::CommitSeq;
 
 use crate::backup::BackupContent;
 use crate::checkpoint::CheckpointFile;
+use crate::compaction::{Pass, PassError, Stepped};
 use crate::disk::{Disk, DiskError, DiskResult, FileRef};
 use crate::journal::OpenPiece;
 use crate::mutant::{self, Mutant};
@@ -28,12 +29,27 @@ pub enum JobKind {
 }
 
 pub(crate) enum Job {
-    WriteCommit { seq: CommitSeq, file: FileRef, position: u64, bytes: Arc<Vec<u8>> },
-    PreparePiece { dir: String, number: u64, bytes: u64, recycle: Option<String> },
+    WriteCommit {
+        seq: CommitSeq,
+        file: FileRef,
+        position: u64,
+        bytes: Arc<Vec<u8>>,
+    },
+    PreparePiece {
+        dir: String,
+        number: u64,
+        bytes: u64,
+        recycle: Option<String>,
+    },
     WriteCheckpoint(CheckpointFile),
-    Remove { paths: Vec<String>, dirs: Vec<String> },
+    Remove {
+        paths: Vec<String>,
+        dirs: Vec<String>,
+    },
     Sweep(Sweep),
     CheckSpace,
+    /// One step of a pass, which comes back with its outcome.
+    Compact(Box<Pass>),
 }
 
 pub(crate) enum Done {
@@ -42,6 +58,7 @@ pub(crate) enum Done {
     CheckpointWritten { seq: CommitSeq, result: DiskResult<Option<BackupContent>> },
     Removed(DiskResult<()>),
     Space(DiskResult<u64>),
+    Compacted { pass: Box<Pass>, result: Result<Stepped, PassError> },
 }
 
 impl DiskJob {
@@ -88,6 +105,10 @@ impl DiskJob {
             Job::Remove { paths, dirs } => Done::Removed(remove(disk, &paths, &dirs)),
             Job::Sweep(sweep) => Done::Removed(sweep.run(disk)),
             Job::CheckSpace => Done::Space(disk.available_bytes()),
+            Job::Compact(mut pass) => {
+                let result = pass.step(disk).inspect_err(|_| pass.abandon(disk));
+                Done::Compacted { pass, result }
+            }
         })
     }
 }
@@ -135,6 +156,7 @@ impl fmt::Debug for DiskJob {
             Job::Remove { paths, dirs } => write!(f, "Remove({paths:?}, {dirs:?})"),
             Job::Sweep(_) => write!(f, "Sweep"),
             Job::CheckSpace => write!(f, "CheckSpace"),
+            Job::Compact(pass) => write!(f, "Compact({pass:?})"),
         }
     }
 }
@@ -149,6 +171,7 @@ impl fmt::Debug for JobDone {
             }
             Done::Removed(result) => write!(f, "Removed({result:?})"),
             Done::Space(result) => write!(f, "Space({result:?})"),
+            Done::Compacted { pass, result } => write!(f, "Compacted({pass:?}, {result:?})"),
         }
     }
 }

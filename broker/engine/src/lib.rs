@@ -6,6 +6,7 @@
 mod backup;
 mod catalogue;
 mod checkpoint;
+mod compaction;
 mod disk;
 mod effect;
 mod finding;

@@ -120,6 +120,8 @@ pub struct Produce {
     pub batch: Bytes,
     /// Whether any record has a key.
     pub keyed: bool,
+    /// Whether every record has a key.
+    pub all_keyed: bool,
     /// Size of its largest record in bytes.
     pub record_bytes_max: u32,
 }
@@ -298,6 +300,23 @@ pub enum RequestError {
         /// The topic's name.
         topic: String,
     },
+    /// A topic that is compacted takes no message without a key.
+    #[error("topic `{topic}` is compacted by key: every message needs one")]
+    KeyRequired {
+        /// The topic's name.
+        topic: String,
+    },
+    /// A queue group would lose work to compaction.
+    #[error(
+        "topic `{topic}` is compacted by key, so that a message goes when there is a newer one, done or not: queue \
+         group `{group}` cannot work it; read it with `dure consume`, or make a topic without `--cleanup compact`"
+    )]
+    CompactedTopic {
+        /// The topic's name.
+        topic: String,
+        /// The group's name.
+        group: String,
+    },
     /// No such group.
     #[error("unknown group `{0}`: create it with `dure group create {0}`, or use it once")]
     UnknownGroup(String),
@@ -396,6 +415,8 @@ impl RequestError {
             RequestError::UnknownPartition { .. } => ErrorCode::UnknownPartition,
             RequestError::MessageTooLarge { .. } => ErrorCode::MessageTooLarge,
             RequestError::KeyedMessages { .. } => ErrorCode::KeyedMessages,
+            RequestError::KeyRequired { .. } => ErrorCode::KeyRequired,
+            RequestError::CompactedTopic { .. } => ErrorCode::CompactedTopic,
             RequestError::UnknownGroup(_) => ErrorCode::UnknownGroup,
             RequestError::GroupExists(_) => ErrorCode::GroupExists,
             RequestError::WrongGroupKind { .. } => ErrorCode::WrongGroupKind,

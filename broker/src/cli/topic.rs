@@ -156,7 +156,7 @@ fn table(topics: &[TopicDescription]) -> String {
         ("CLEANUP", Side::Left),
     ]);
     for topic in topics {
-        let [(_, retention), _, _, (_, durability), (_, cleanup), _] = shown(&topic.config);
+        let [(_, retention), _, _, (_, durability), (_, cleanup), ..] = shown(&topic.config);
         table.row(vec![
             topic.name.clone(),
             topic.partitions.len().to_string(),

@@ -11,8 +11,16 @@ use super::args;
 use super::failure::{Failure, Outcome};
 
 /// The names of `--config NAME=VALUE`, which are those of the flags.
-const NAMES: [&str; 6] =
-    ["retention-time", "retention-size", "segment-size", "durability", "cleanup", "max-message"];
+const NAMES: [&str; 8] = [
+    "retention-time",
+    "retention-size",
+    "segment-size",
+    "durability",
+    "cleanup",
+    "max-message",
+    "tombstone-retention",
+    "compact-after",
+];
 /// Written where a limit is not wanted.
 const NO_LIMIT: &str = "none";
 
@@ -35,12 +43,19 @@ pub(super) struct TopicConfigArgs {
     /// (`interval:100ms`) or by the system (`os`) [default: sync].
     #[arg(long, value_name = "sync|interval:100ms|os", value_parser = args::durability)]
     durability: Option<Durability>,
-    /// What becomes of old messages [default: delete].
+    /// What becomes of old messages: they go by age and size, also once every queue group has settled them, or once
+    /// there is a newer one with the same key (chosen when the topic is created) [default: delete].
     #[arg(long, value_name = "delete|delete-when-settled|compact", value_parser = cleanup)]
     cleanup: Option<Cleanup>,
     /// The largest message: key, value and headers [default: 1MiB].
     #[arg(long, value_name = "SIZE", value_parser = args::size)]
     max_message: Option<u64>,
+    /// Compacted topics: how long a null value is kept once it is all that is left of its key [default: 24h].
+    #[arg(long, value_name = "DURATION", value_parser = args::duration)]
+    tombstone_retention: Option<Duration>,
+    /// Compacted topics: how long a message waits at most, about, until compaction looks at it [default: 10m].
+    #[arg(long, value_name = "DURATION", value_parser = args::duration)]
+    compact_after: Option<Duration>,
     /// The same by name, as in `--config retention-time=7d`.
     #[arg(long = "config", value_name = "NAME=VALUE", value_parser = args::pair)]
     pairs: Vec<(String, String)>,
@@ -68,6 +83,8 @@ impl TopicConfigArgs {
             durability,
             cleanup,
             max_message,
+            tombstone_retention,
+            compact_after,
             pairs,
         } = self;
         retention_time.is_none()
@@ -76,6 +93,8 @@ impl TopicConfigArgs {
             && durability.is_none()
             && cleanup.is_none()
             && max_message.is_none()
+            && tombstone_retention.is_none()
+            && compact_after.is_none()
             && pairs.is_empty()
     }
 
@@ -104,6 +123,12 @@ impl TopicConfigArgs {
             let too_large = |_| Failure::Usage(format!("`max-message` cannot be {}", show_size(bytes)));
             config.message_bytes_max = u32::try_from(bytes).map_err(too_large)?;
         }
+        if let Some(time) = self.tombstone_retention.or(given.tombstone_retention) {
+            config.tombstone_retention = time;
+        }
+        if let Some(time) = self.compact_after.or(given.compact_after) {
+            config.compact_after = time;
+        }
         Ok(())
     }
 
@@ -116,6 +141,8 @@ impl TopicConfigArgs {
             "durability" => self.durability = Some(args::durability(value).map_err(in_pair)?),
             "cleanup" => self.cleanup = Some(cleanup(value).map_err(in_pair)?),
             "max-message" => self.max_message = Some(args::size(value).map_err(in_pair)?),
+            "tombstone-retention" => self.tombstone_retention = Some(args::duration(value).map_err(in_pair)?),
+            "compact-after" => self.compact_after = Some(args::duration(value).map_err(in_pair)?),
             other => {
                 let near = nearest(other, NAMES.into_iter()).unwrap_or_default();
                 return Err(format!("--config: unknown setting `{other}`: did you mean `{near}`?"));
@@ -126,7 +153,7 @@ impl TopicConfigArgs {
 }
 
 /// The configuration as it would be typed.
-pub(super) fn shown(config: &TopicConfig) -> [(&'static str, String); 6] {
+pub(super) fn shown(config: &TopicConfig) -> [(&'static str, String); 8] {
     let values = [
         config.retention.map_or(NO_LIMIT.to_owned(), show_duration),
         config.retention_bytes.map_or(NO_LIMIT.to_owned(), show_size),
@@ -134,6 +161,8 @@ pub(super) fn shown(config: &TopicConfig) -> [(&'static str, String); 6] {
         config.durability.to_string(),
         config.cleanup.to_string(),
         show_size(config.message_bytes_max.into()),
+        show_duration(config.tombstone_retention),
+        show_duration(config.compact_after),
     ];
     let mut names = NAMES.into_iter();
     values.map(|value| (names.next().expect("as many names as values"), value))

@@ -46,7 +46,7 @@ const USES_PER_BATCH_MAX: usize = 8;
 
 impl CachedBatch {
     pub(super) fn holds(&self, offset: Offset) -> bool {
-        self.base <= offset && offset.since(self.base) < self.records.len() as u64
+        self.base <= offset && offset < self.records.header().end_offset()
     }
 
     fn bytes(&self) -> usize {

@@ -92,8 +92,7 @@ impl RecordReader {
             Some(batch) => batch,
             None => self.load(view, offset).await?,
         };
-        let index = usize::try_from(offset.since(batch.base)).expect("a batch's records fit in memory");
-        let record = batch.records.get(index).ok_or(Unreadable::Corrupt { partition, offset })?;
+        let record = batch.records.at(offset).ok_or(Unreadable::Corrupt { partition, offset })?;
         Ok(StoredRecord { record, append_time_ms: batch.append_time_ms })
     }
 
@@ -166,9 +165,9 @@ async fn read_entries(view: LogView, cursor: Cursor) -> Result<(Bytes, Cursor), 
 
 async fn decode(header: EntryHeader, batch: Bytes) -> Result<CachedBatch, String> {
     let records = if batch.len() <= DECODE_INLINE_BYTES_MAX {
-        Records::decode(&batch, &BatchLimits::default())
+        Records::decode(&batch, &BatchLimits::stored())
     } else {
-        let decode = spawn_blocking(move || Records::decode(&batch, &BatchLimits::default()));
+        let decode = spawn_blocking(move || Records::decode(&batch, &BatchLimits::stored()));
         decode.await.map_err(|e| e.to_string())?
     };
     let records = records.map_err(|e| e.to_string())?;

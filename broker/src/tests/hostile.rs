@@ -78,7 +78,13 @@ async fn a_bad_batch_is_refused_and_the_connection_goes_on() {
     let mut batch = builder.build(None).to_vec();
     *batch.last_mut().unwrap() ^= 1;
     let produce = |topic_id, record_bytes_max| {
-        Body::Produce(wire::Produce { topic_id, partition: 0, keyed: false, record_bytes_max })
+        Body::Produce(wire::Produce {
+            topic_id,
+            partition: 0,
+            keyed: false,
+            record_bytes_max,
+            all_keyed: false,
+        })
     };
     for attachment in [&batch[..], &[], &[0; 100]] {
         let (Body::Error(error), _) = client.ask_with(produce(topic_id, 1), attachment).await else {
@@ -126,7 +132,8 @@ async fn requests_in_flight_are_bounded_and_all_answered() {
     let (record_bytes_max, batch) = (builder.record_bytes_max(), builder.build(None));
     // 36 MB in a pipeline whose room is 16 MiB.
     for n in 0..40 {
-        let produce = wire::Produce { topic_id, partition: 0, keyed: false, record_bytes_max };
+        let produce =
+            wire::Produce { topic_id, partition: 0, keyed: false, record_bytes_max, all_keyed: false };
         client.send(1000 + n, Body::Produce(produce), &batch).await;
     }
     for n in 0..40 {

@@ -123,8 +123,15 @@ async fn stopping_under_load_answers_what_is_in_flight_and_keeps_what_was_acknow
     let mut builder = BatchBuilder::new(Compression::None);
     builder.push(None, Some(&[1; 1000]), &[], 0).unwrap();
     let batch = builder.build(None);
-    let produce =
-        || Body::Produce(wire::Produce { topic_id, partition: 0, keyed: false, record_bytes_max: 1000 });
+    let produce = || {
+        Body::Produce(wire::Produce {
+            topic_id,
+            partition: 0,
+            keyed: false,
+            record_bytes_max: 1000,
+            all_keyed: false,
+        })
+    };
     for n in 0..2000 {
         client.send(1_000_000 + n, produce(), &batch).await;
         if n == 1000 {

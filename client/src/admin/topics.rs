@@ -99,6 +99,10 @@ pub struct TopicConfig {
     pub cleanup: Cleanup,
     /// The largest message: key, value and headers.
     pub message_bytes_max: u32,
+    /// Of a compacted topic: how long a null value is kept once it is all that is left of its key.
+    pub tombstone_retention: Duration,
+    /// Of a compacted topic: how long a message waits at most, about, until compaction looks at it.
+    pub compact_after: Duration,
 }
 
 impl Default for TopicConfig {
@@ -110,13 +114,15 @@ impl Default for TopicConfig {
             durability: Durability::Sync,
             cleanup: Cleanup::Delete,
             message_bytes_max: 1 << 20,
+            tombstone_retention: DAY,
+            compact_after: Duration::from_secs(600),
         }
     }
 }
 
 impl Serialize for TopicConfig {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut config = serializer.serialize_struct("TopicConfig", 7)?;
+        let mut config = serializer.serialize_struct("TopicConfig", 9)?;
         config.serialize_field("retention_ms", &self.retention.map(ms))?;
         config.serialize_field("retention_bytes", &self.retention_bytes)?;
         config.serialize_field("segment_bytes", &self.segment_bytes)?;
@@ -129,6 +135,8 @@ impl Serialize for TopicConfig {
         config.serialize_field("interval_ms", &interval_ms)?;
         config.serialize_field("cleanup", &self.cleanup.to_string())?;
         config.serialize_field("message_bytes_max", &self.message_bytes_max)?;
+        config.serialize_field("tombstone_retention_ms", &ms(self.tombstone_retention))?;
+        config.serialize_field("compact_after_ms", &ms(self.compact_after))?;
         config.end()
     }
 }
@@ -157,6 +165,8 @@ impl TopicConfig {
             interval_ms,
             cleanup: cleanup.into(),
             message_bytes_max: self.message_bytes_max,
+            tombstone_retention_ms: ms(self.tombstone_retention),
+            compact_after_ms: ms(self.compact_after),
         }
     }
 
@@ -176,6 +186,8 @@ impl TopicConfig {
                 wire::Cleanup::Compact => Cleanup::Compact,
             },
             message_bytes_max: config.message_bytes_max,
+            tombstone_retention: Duration::from_millis(config.tombstone_retention_ms),
+            compact_after: Duration::from_millis(config.compact_after_ms),
         }
     }
 }

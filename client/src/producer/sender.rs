@@ -165,7 +165,8 @@ impl Sender {
         self.ensure_session(partition, batch.deadline).await;
         let OpenBatch { builder, reply, reserved, deadline, .. } = batch;
         let records = builder.len() as u32;
-        let (keyed, record_bytes_max) = (builder.keyed(), builder.record_bytes_max());
+        let (keyed, all_keyed) = (builder.keyed(), builder.all_keyed());
+        let record_bytes_max = builder.record_bytes_max();
         let line = &mut self.lanes[partition as usize].line;
         // Without a session it is stamped when there is one.
         let batch = builder.build(line.stamp(records));
@@ -174,6 +175,7 @@ impl Sender {
             batch,
             records,
             keyed,
+            all_keyed,
             record_bytes_max,
             reply,
             reserved,
@@ -243,6 +245,7 @@ impl Sender {
             topic_id: self.topic.id,
             partition,
             keyed: entry.keyed,
+            all_keyed: entry.all_keyed,
             record_bytes_max: entry.record_bytes_max,
         });
         let batch = entry.batch.clone();

@@ -231,7 +231,7 @@ impl MessageStream {
                 }
                 None
             }
-            Event::Batch { header, batch, held } => match Records::decode(&batch, &BatchLimits::default()) {
+            Event::Batch { header, batch, held } => match Records::decode(&batch, &BatchLimits::stored()) {
                 Ok(records) => {
                     let (topic, partition) = (Arc::clone(&lane.topic), lane.partition);
                     let current =

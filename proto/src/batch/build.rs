@@ -4,9 +4,10 @@ use bytes::Bytes;
 
 use super::varint::{put_varint, varint_bytes};
 use super::{
-    BATCH_BYTES_MAX, BATCH_HEADER_BYTES, BATCH_RECORDS_MAX, BatchError, CHECKED_FROM, Compression,
-    LEADER_EPOCH_NONE, LENGTH_END, ProducerStamp, compress,
+    BATCH_BYTES_MAX, BATCH_HEADER_BYTES, BATCH_RECORDS_MAX, BatchError, BatchHeader, Compression,
+    LEADER_EPOCH_NONE, ProducerStamp, compress,
 };
+use crate::Offset;
 
 /// Collects records and encodes them as one batch.
 ///
@@ -21,6 +22,7 @@ pub struct BatchBuilder {
     max_timestamp_ms: i64,
     record_bytes_max: u32,
     keyed: bool,
+    all_keyed: bool,
 }
 
 impl BatchBuilder {
@@ -35,6 +37,7 @@ impl BatchBuilder {
             max_timestamp_ms: 0,
             record_bytes_max: 0,
             keyed: false,
+            all_keyed: true,
         }
     }
 
@@ -98,6 +101,12 @@ impl BatchBuilder {
         self.keyed
     }
 
+    /// Whether every record has a key.
+    #[must_use]
+    pub fn all_keyed(&self) -> bool {
+        self.all_keyed
+    }
+
     /// The encoded batch, with base offset 0 and no leader epoch; a broker patches both.
     ///
     /// # Panics
@@ -115,28 +124,20 @@ impl BatchBuilder {
             }
             None => (Compression::None, self.buffer),
         };
-        let (producer_id, epoch, sequence) = match producer {
-            None => (-1, -1, -1),
-            Some(stamp) => (
-                i64::try_from(stamp.producer.0).expect("a producer id is at most i64::MAX"),
-                i16::try_from(stamp.epoch).expect("a producer epoch is at most i16::MAX"),
-                i32::try_from(stamp.sequence.0).expect("a sequence is at most i32::MAX"),
-            ),
+        let header = BatchHeader {
+            base_offset: Offset::ZERO,
+            batch_bytes: batch.len() as u32, // at most BATCH_BYTES_MAX
+            leader_epoch: LEADER_EPOCH_NONE,
+            checksum: 0,
+            compression,
+            append_time: false,
+            record_count: self.records,
+            offset_count: self.records,
+            base_timestamp_ms: self.base_timestamp_ms,
+            max_timestamp_ms: self.max_timestamp_ms,
+            producer,
         };
-        let length = (batch.len() - LENGTH_END) as u32; // at most BATCH_BYTES_MAX
-        batch[8..12].copy_from_slice(&length.to_be_bytes());
-        batch[12..16].copy_from_slice(&LEADER_EPOCH_NONE.to_be_bytes());
-        batch[16] = 2;
-        batch[21..23].copy_from_slice(&compression.code().to_be_bytes());
-        batch[23..27].copy_from_slice(&(self.records - 1).to_be_bytes());
-        batch[27..35].copy_from_slice(&self.base_timestamp_ms.to_be_bytes());
-        batch[35..43].copy_from_slice(&self.max_timestamp_ms.to_be_bytes());
-        batch[43..51].copy_from_slice(&producer_id.to_be_bytes());
-        batch[51..53].copy_from_slice(&epoch.to_be_bytes());
-        batch[53..57].copy_from_slice(&sequence.to_be_bytes());
-        batch[57..61].copy_from_slice(&self.records.to_be_bytes());
-        let checksum = crc32c::crc32c(&batch[CHECKED_FROM..]);
-        batch[17..21].copy_from_slice(&checksum.to_be_bytes());
+        header.write(&mut batch);
         Bytes::from(batch)
     }
 
@@ -190,6 +191,7 @@ impl BatchBuilder {
         self.records += 1;
         self.record_bytes_max = self.record_bytes_max.max(payload as u32); // at most BATCH_BYTES_MAX
         self.keyed |= key.is_some();
+        self.all_keyed &= key.is_some();
         Ok(())
     }
 }

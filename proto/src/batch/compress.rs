@@ -96,6 +96,11 @@ pub(super) fn compress(compression: Compression, body: &[u8], prefix_bytes: usiz
     (out.len() - prefix_bytes < body.len()).then_some(out)
 }
 
+/// `prefix_bytes` zeros and an lz4 frame of nothing.
+pub(super) fn nothing(prefix_bytes: usize) -> Vec<u8> {
+    lz4(&[], prefix_bytes).expect("memory takes a few bytes")
+}
+
 fn lz4(body: &[u8], prefix_bytes: usize) -> Option<Vec<u8>> {
     let info = FrameInfo::new().block_size(BlockSize::Max64KB).block_mode(BlockMode::Independent);
     let mut encoder = FrameEncoder::with_frame_info(info, vec![0; prefix_bytes]);

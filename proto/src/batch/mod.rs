@@ -8,7 +8,7 @@
 //! 17 u32 CRC-32C                 of everything from byte 21 on
 //! 21 i16 attributes              bits 0..2 compression: 0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd
 //!                                bit 3 timestamps are append times; 4 transactional, 5 control: refused
-//! 23 i32 last offset delta       record count - 1
+//! 23 i32 last offset delta       record count - 1; what compaction wrote may take more offsets than it has records
 //! 27 i64 base timestamp          of the first record, ms
 //! 35 i64 max timestamp           ms
 //! 43 i64 producer id             -1: none
@@ -24,7 +24,7 @@
 //! varint  length of what follows
 //! i8      attributes, unused
 //! varlong timestamp delta to the base timestamp
-//! varint  offset delta: the index of the record
+//! varint  offset delta: the index of the record; what compaction wrote leaves some out
 //! varint  key length (-1: null)   | key
 //! varint  value length (-1: null) | value
 //! varint  header count, then for each header
@@ -35,6 +35,7 @@ mod build;
 mod compress;
 mod error;
 mod records;
+mod sparse;
 mod varint;
 
 use crate::{Offset, ProducerId, Sequence};
@@ -43,6 +44,7 @@ pub use build::BatchBuilder;
 pub use compress::{Compression, CompressionParseError};
 pub use error::{BatchError, RecordFault};
 pub use records::{Record, Records, RecordsIter};
+pub use sparse::{empty_batch, extend_batch};
 
 /// Size of the header of a batch.
 pub const BATCH_HEADER_BYTES: usize = 61;
@@ -77,6 +79,16 @@ pub struct BatchLimits {
     pub decompressed_bytes_max: usize,
     /// Number of records; a decoded batch takes 4 bytes of memory for each.
     pub records_max: u32,
+    /// Compaction may have written it: it may take more offsets than it has records. Never so for what a producer sends.
+    pub sparse: bool,
+}
+
+impl BatchLimits {
+    /// For batches out of a log.
+    #[must_use]
+    pub fn stored() -> BatchLimits {
+        BatchLimits { sparse: true, ..BatchLimits::default() }
+    }
 }
 
 impl Default for BatchLimits {
@@ -85,6 +97,7 @@ impl Default for BatchLimits {
             batch_bytes_max: BATCH_BYTES_MAX,
             decompressed_bytes_max: DECOMPRESSED_BYTES_MAX,
             records_max: BATCH_RECORDS_MAX,
+            sparse: false,
         }
     }
 }
@@ -103,7 +116,8 @@ pub struct ProducerStamp {
 /// What the 61 bytes before the records say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchHeader {
-    /// Offset of the first record. `base_offset + record_count` is at most [`Offset::MAX`].
+    /// The first offset that it takes, that of the first record unless compaction took it out.
+    /// `base_offset + offset_count` is at most [`Offset::MAX`].
     pub base_offset: Offset,
     /// Whole size of the batch, header included.
     pub batch_bytes: u32,
@@ -115,9 +129,11 @@ pub struct BatchHeader {
     pub compression: Compression,
     /// Every record's timestamp is `max_timestamp_ms`, set by a broker.
     pub append_time: bool,
-    /// At least 1.
+    /// At least 1, unless compaction took out all of them.
     pub record_count: u32,
-    /// Timestamp of the first record.
+    /// Offsets that it takes: as many as records, or more where compaction took some out. At least 1.
+    pub offset_count: u32,
+    /// Timestamp of the first record, or of the one that was.
     pub base_timestamp_ms: i64,
     /// The largest timestamp, as the producer says; not compared with the records.
     pub max_timestamp_ms: i64,
@@ -126,13 +142,26 @@ pub struct BatchHeader {
 }
 
 impl BatchHeader {
-    /// Reads the header at the start of `bytes`, which may hold less or more than the whole batch.
+    /// Reads the header at the start of `bytes`, which may hold less or more than the whole batch: one as a producer
+    /// sends it.
     ///
     /// Every field is in range afterwards; the checksum is not compared, see [`BatchHeader::validate`].
     ///
     /// # Errors
     /// [`BatchError`], naming the field that is out of range.
     pub fn parse(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
+        BatchHeader::read(bytes, false)
+    }
+
+    /// The same out of a log, where compaction may have written it.
+    ///
+    /// # Errors
+    /// As for [`BatchHeader::parse`].
+    pub fn parse_stored(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
+        BatchHeader::read(bytes, true)
+    }
+
+    fn read(bytes: &[u8], sparse: bool) -> Result<BatchHeader, BatchError> {
         let Some(bytes) = bytes.first_chunk::<BATCH_HEADER_BYTES>() else {
             return Err(BatchError::Truncated { needed: BATCH_HEADER_BYTES, have: bytes.len() });
         };
@@ -149,10 +178,10 @@ impl BatchHeader {
         if attributes & !(ATTRIBUTE_COMPRESSION | ATTRIBUTE_APPEND_TIME) != 0 {
             return Err(BatchError::UnsupportedAttributes { attributes });
         }
-        let record_count = record_count(bytes)?;
+        let (record_count, offset_count) = counts(bytes, sparse)?;
         let base = i64::from_be_bytes(array(bytes, 0));
-        if base < 0 || base.checked_add(i64::from(record_count)).is_none() {
-            return Err(BatchError::BaseOffset { base, records: record_count });
+        if base < 0 || base.checked_add(i64::from(offset_count)).is_none() {
+            return Err(BatchError::BaseOffset { base, records: offset_count });
         }
         Ok(BatchHeader {
             base_offset: Offset(base as u64),
@@ -162,6 +191,7 @@ impl BatchHeader {
             compression: Compression::from_code(attributes & ATTRIBUTE_COMPRESSION)?,
             append_time: attributes & ATTRIBUTE_APPEND_TIME != 0,
             record_count,
+            offset_count,
             base_timestamp_ms: i64::from_be_bytes(array(bytes, 27)),
             max_timestamp_ms: i64::from_be_bytes(array(bytes, 35)),
             producer: producer_stamp(bytes)?,
@@ -174,7 +204,7 @@ impl BatchHeader {
     /// # Errors
     /// [`BatchError`], saying what is wrong.
     pub fn validate(batch: &[u8], limits: &BatchLimits) -> Result<BatchHeader, BatchError> {
-        let header = BatchHeader::parse(batch)?;
+        let header = BatchHeader::read(batch, limits.sparse)?;
         let batch_bytes = header.batch_bytes as usize;
         if batch_bytes > limits.batch_bytes_max {
             return Err(BatchError::TooLarge { bytes: batch_bytes, max: limits.batch_bytes_max });
@@ -201,10 +231,44 @@ impl BatchHeader {
         Ok(header)
     }
 
-    /// The offset after the last record.
+    /// The offset after the last one that it takes.
     #[must_use]
     pub fn end_offset(&self) -> Offset {
-        self.base_offset.plus(u64::from(self.record_count))
+        self.base_offset.plus(u64::from(self.offset_count))
+    }
+
+    /// Compaction took records out.
+    #[must_use]
+    pub fn is_sparse(&self) -> bool {
+        self.offset_count != self.record_count
+    }
+
+    /// Writes all that this says before the records that stand in `batch`, with length and checksum as they are then.
+    fn write(&self, batch: &mut [u8]) {
+        let (producer_id, epoch, sequence) = match self.producer {
+            None => (-1, -1, -1),
+            Some(stamp) => (
+                i64::try_from(stamp.producer.0).expect("a producer id is at most i64::MAX"),
+                i16::try_from(stamp.epoch).expect("a producer epoch is at most i16::MAX"),
+                i32::try_from(stamp.sequence.0).expect("a sequence is at most i32::MAX"),
+            ),
+        };
+        let append_time = if self.append_time { ATTRIBUTE_APPEND_TIME } else { 0 };
+        let length = (batch.len() - LENGTH_END) as u32; // at most BATCH_BYTES_MAX
+        batch[0..8].copy_from_slice(&self.base_offset.0.to_be_bytes());
+        batch[8..12].copy_from_slice(&length.to_be_bytes());
+        batch[12..16].copy_from_slice(&self.leader_epoch.to_be_bytes());
+        batch[16] = 2;
+        batch[21..23].copy_from_slice(&(self.compression.code() | append_time).to_be_bytes());
+        batch[23..27].copy_from_slice(&(self.offset_count - 1).to_be_bytes());
+        batch[27..35].copy_from_slice(&self.base_timestamp_ms.to_be_bytes());
+        batch[35..43].copy_from_slice(&self.max_timestamp_ms.to_be_bytes());
+        batch[43..51].copy_from_slice(&producer_id.to_be_bytes());
+        batch[51..53].copy_from_slice(&epoch.to_be_bytes());
+        batch[53..57].copy_from_slice(&sequence.to_be_bytes());
+        batch[57..61].copy_from_slice(&self.record_count.to_be_bytes());
+        let checksum = crc32c::crc32c(&batch[CHECKED_FROM..]);
+        batch[17..21].copy_from_slice(&checksum.to_be_bytes());
     }
 
     /// Refuses a count of records that `body_bytes` of unpacked records cannot hold, before a table of that
@@ -233,13 +297,17 @@ fn array<const N: usize>(bytes: &[u8; BATCH_HEADER_BYTES], at: usize) -> [u8; N]
     *bytes[at..].first_chunk().expect("fields lie within the header")
 }
 
-fn record_count(bytes: &[u8; BATCH_HEADER_BYTES]) -> Result<u32, BatchError> {
+/// How many records there are, and how many offsets they take.
+fn counts(bytes: &[u8; BATCH_HEADER_BYTES], sparse: bool) -> Result<(u32, u32), BatchError> {
     let last_offset_delta = i32::from_be_bytes(array(bytes, 23));
     let records = i32::from_be_bytes(array(bytes, 57));
-    if records < 1 || last_offset_delta != records - 1 {
+    let dense = records >= 1 && last_offset_delta == records - 1;
+    // i32::MAX itself would be one offset more than 31 bits can count.
+    let fewer = sparse && records >= 0 && last_offset_delta >= records && last_offset_delta < i32::MAX;
+    if !dense && !fewer {
         return Err(BatchError::Counts { records, last_offset_delta });
     }
-    Ok(records as u32)
+    Ok((records as u32, last_offset_delta as u32 + 1))
 }
 
 fn producer_stamp(bytes: &[u8; BATCH_HEADER_BYTES]) -> Result<Option<ProducerStamp>, BatchError> {

@@ -11,7 +11,8 @@ use crate::Offset;
 /// One record. The fields are slices of the batch, or of what it was unpacked to, and keep that alive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Index in the batch; the record's offset is the batch's base offset plus this.
+    /// The record's offset is the batch's base offset plus this. It is the index in the batch, unless compaction took
+    /// out records before it.
     pub offset_delta: u32,
     /// As the producer set it, or the append time if the batch says so.
     pub timestamp_ms: i64,
@@ -64,10 +65,12 @@ impl Records {
         let mut record_bytes_max = 0;
         let mut keyed = false;
         let mut at = 0;
+        let mut next_delta = 0;
         for index in 0..header.record_count {
             let fault = |fault| BatchError::Record { index, position: at, fault };
             let layout = Layout::read(&body, at).map_err(fault)?;
-            let payload_bytes = layout.check(&body, index).map_err(fault)?;
+            let payload_bytes = layout.check(&body, next_delta..header.offset_count).map_err(fault)?;
+            next_delta = layout.offset_delta as u32 + 1;
             positions.push(at as u32);
             keyed |= layout.key.is_some();
             record_bytes_max = record_bytes_max.max(payload_bytes as u32);
@@ -85,17 +88,33 @@ impl Records {
         &self.header
     }
 
-    /// Number of records, at least 1.
+    /// Number of records.
     #[must_use]
-    #[allow(clippy::len_without_is_empty, reason = "a batch is never empty")]
     pub fn len(&self) -> usize {
         self.positions.len()
     }
 
-    /// Offset of the record at `index`.
+    /// Whether compaction took out all of them.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.positions.is_empty()
+    }
+
+    /// Offset of the record at `index`, or where it would be beyond the last.
     #[must_use]
     pub fn offset(&self, index: usize) -> Offset {
-        self.header.base_offset.plus(index as u64)
+        let delta = match self.header.is_sparse() {
+            true => self.layout(index).map_or(self.header.offset_count, |layout| layout.offset_delta as u32),
+            false => index as u32,
+        };
+        self.header.base_offset.plus(delta.into())
+    }
+
+    /// The record at `index` as it is encoded, its length before it.
+    pub(super) fn raw(&self, index: usize) -> &[u8] {
+        let from = self.positions[index] as usize;
+        let to = self.positions.get(index + 1).map_or(self.body.len(), |next| *next as usize);
+        &self.body[from..to]
     }
 
     /// The record at `index`, `None` beyond the last.
@@ -110,12 +129,23 @@ impl Records {
             headers.push((self.body.slice(name), value.map(|value| self.body.slice(value))));
         }
         Some(Record {
-            offset_delta: index as u32,
+            offset_delta: layout.offset_delta as u32,
             timestamp_ms: self.timestamp(&layout),
             key: layout.key.map(|key| self.body.slice(key)),
             value: layout.value.map(|value| self.body.slice(value)),
             headers,
         })
+    }
+
+    /// The record at an offset, if it is there.
+    #[must_use]
+    pub fn at(&self, offset: Offset) -> Option<Record> {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.offset(middle) < offset { low = middle + 1 } else { high = middle }
+        }
+        self.get(low).filter(|_| self.offset(low) == offset)
     }
 
     /// The key of the record at `index`, without reading its headers; `None` if it is null or there is no such
@@ -248,10 +278,10 @@ impl Layout {
         Cursor { bytes: &body[..self.end], at: self.headers_at }
     }
 
-    /// Reads the rest of the record at `index` and checks that it ends where it says. Returns the size of key,
-    /// value and headers.
-    fn check(&self, body: &[u8], index: u32) -> Result<usize, RecordFault> {
-        if self.offset_delta as u32 != index {
+    /// Reads the rest of the record and checks that it ends where it says, and has one of these offsets: the next one
+    /// where there are no more records than offsets. Returns the size of key, value and headers.
+    fn check(&self, body: &[u8], deltas: Range<u32>) -> Result<usize, RecordFault> {
+        if !deltas.contains(&(self.offset_delta as u32)) {
             return Err(RecordFault::OffsetDelta(self.offset_delta));
         }
         let payload_bytes = |field: &Option<Range<usize>>| field.as_ref().map_or(0, Range::len);

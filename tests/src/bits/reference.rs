@@ -161,7 +161,13 @@ impl Builder {
             *sequence += records;
             stamp
         });
-        let produce = Produce { partition, batch: batch.build(stamp), keyed: false, record_bytes_max };
+        let produce = Produce {
+            partition,
+            batch: batch.build(stamp),
+            keyed: false,
+            all_keyed: false,
+            record_bytes_max,
+        };
         self.driver.expect(Request::Produce(produce.clone()))?;
         if let Some(session) = session {
             self.last[session] = Some(Sent { produce });

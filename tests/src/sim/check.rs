@@ -85,7 +85,11 @@ impl World {
             found.push((header, batch));
             Ok(())
         })?;
-        for (header, batch) in found {
+        let compacted = self.is_compacted(partition);
+        if compacted {
+            self.check_compacted(view, from, &found)?;
+        }
+        for (header, batch) in found.into_iter().filter(|_| !compacted) {
             match source {
                 Some(source) => self.check_letter(partition, source, &header, &batch)?,
                 None => self.check_batch(partition, &header, &batch)?,

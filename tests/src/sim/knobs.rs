@@ -81,6 +81,9 @@ impl Knobs {
                 reserve_bytes: [0, 128 << 10][rng.usize(0..2)],
                 housekeeping_ms: 200,
                 backup_ms_max: ShardConfig::default().backup_ms_max,
+                compaction_bytes_per_s: 1 << 20,
+                // A log has at most five keys: with fewer it takes several passes.
+                compaction_keys_max: [2, 100][seed as usize % 2],
                 salt: SALT,
                 seed,
                 commit_bytes_soft,

@@ -8,6 +8,7 @@
 //! `stories`.
 
 mod check;
+mod compacted;
 mod damage;
 mod exhaustive;
 mod history;

@@ -109,7 +109,7 @@ impl World {
             && !self.disk.is_off()
         {
             let partition = TopicPartition { topic, partition: PartitionId(0) };
-            let batch = self.model.new_batch(&mut self.rng, partition, value_bytes_max, None, 2);
+            let batch = self.model.new_batch(&mut self.rng, partition, value_bytes_max, None, 2, false);
             self.send_batch(batch);
             self.settle_down()?;
         }

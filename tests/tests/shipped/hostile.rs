@@ -32,7 +32,10 @@ fn batch_of(value: &[u8]) -> (wire::Produce, bytes::Bytes) {
     let mut builder = BatchBuilder::new(Compression::None);
     builder.push(None, Some(value), &[], 0).unwrap();
     let record_bytes_max = builder.record_bytes_max();
-    (wire::Produce { topic_id: 1, partition: 0, keyed: false, record_bytes_max }, builder.build(None))
+    (
+        wire::Produce { topic_id: 1, partition: 0, keyed: false, all_keyed: false, record_bytes_max },
+        builder.build(None),
+    )
 }
 
 #[test]

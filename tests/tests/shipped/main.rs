@@ -2,6 +2,7 @@
 //! input is hostile, on raw sockets.
 
 mod backup;
+mod compaction;
 mod crash;
 mod fsync;
 mod hostile;

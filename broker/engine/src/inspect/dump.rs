@@ -1,13 +1,13 @@
 //! Shows what a file holds, line by line: a segment, an index, a journal piece or a checkpoint.
 
 use bytes::Bytes;
-use dure_proto::{Offset, Records};
+use dure_proto::{BatchLimits, Offset, Records};
 
 use super::entries::{Found, walk};
 use crate::checkpoint;
 use crate::disk::{Disk, DiskError};
 use crate::journal::{COMMIT_ALIGN, CommitHeader, JournalEntry, decode_body};
-use crate::log::SegmentIndex;
+use crate::log::{SegmentId, SegmentIndex};
 
 /// One thing in a file, for people and programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,8 +45,8 @@ pub fn dump(disk: &dyn Disk, path: &str, salt: u64) -> Result<Vec<DumpLine>, Dum
     let (stem, kind) = path.rsplit_once('.').unwrap_or((path, ""));
     let name = stem.rsplit('/').next().unwrap_or(stem);
     match (kind, name.parse::<u64>()) {
-        ("log", Ok(_)) => Ok(dump_segment(&bytes)),
-        ("index", Ok(base)) => Ok(dump_index(disk, path, Offset(base))),
+        ("log", _) if SegmentId::parse(name).is_some() => Ok(dump_segment(&bytes)),
+        ("index", _) if let Some(id) = SegmentId::parse(name) => Ok(dump_index(disk, path, id.base)),
         ("piece", Ok(number)) => Ok(dump_piece(&bytes, number, salt)),
         ("checkpoint", Ok(_)) => match checkpoint::decode(&bytes) {
             Ok(checkpoint) => Ok(vec![line(0, "checkpoint", [("content", format!("{checkpoint:?}"))])]),
@@ -83,7 +83,7 @@ fn dump_segment(bytes: &Bytes) -> Vec<DumpLine> {
                         ("bytes", header.entry_bytes().to_string()),
                     ],
                 ));
-                let Ok(records) = Records::decode(&batch, &Default::default()) else { continue };
+                let Ok(records) = Records::decode(&batch, &BatchLimits::stored()) else { continue };
                 lines.extend(records.iter().map(|record| {
                     let length = |field: &Option<Bytes>| match field {
                         Some(bytes) => bytes.len().to_string(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use dure_proto::{CommitSeq, Offset, ShardId, TopicPartition};
+use dure_proto::{BatchHeader, CommitSeq, Offset, ShardId, TopicPartition};
 
 use super::entries::{Found, walk};
 use crate::checkpoint;
@@ -11,8 +11,8 @@ use crate::disk::{Disk, DiskError, DiskResult};
 use crate::finding::Finding;
 use crate::journal::{JournalEntry, ScanFrom, decode_body, scan};
 use crate::log::{
-    IndexWriter, SEGMENT_HEADER_BYTES, SegmentIndex, SegmentMeta, index_path, is_header_of, log_dir,
-    segment_path,
+    IndexWriter, SEGMENT_HEADER_BYTES, SegmentId, SegmentIndex, SegmentMeta, index_path, is_header_of,
+    log_dir, segment_path,
 };
 use crate::shard::{State, shard_dir};
 use crate::time::Now;
@@ -92,13 +92,18 @@ pub fn verify(disk: &dyn Disk, shard: ShardId, salt: u64) -> DiskResult<VerifyRe
     report.partitions = state.logs.len() as u64;
     for (partition, segments) in synced {
         let Some(log) = state.logs.get(&partition) else { continue };
-        let kept: BTreeSet<Offset> = log.layout.segments().map(|segment| segment.base).collect();
+        let kept: BTreeSet<SegmentId> = log.layout.segments().map(SegmentMeta::id).collect();
+        // What compaction wrote is synced before anything counts on it.
+        let compacted = log.layout.segments().filter(|segment| segment.generation > 0).cloned();
+        let mut segments = segments;
+        segments.retain(|segment| kept.contains(&segment.id()) && segment.generation == 0);
+        segments.extend(compacted);
         let lost: Vec<_> = log.layout.lost().to_vec();
         for offsets in lost {
             let what = "a commit of the journal is damaged".to_owned();
             report.findings.push(Finding::EntriesLost { partition, offsets, what });
         }
-        for segment in segments.iter().filter(|segment| kept.contains(&segment.base)) {
+        for segment in &segments {
             verify_segment(disk, &log_dir(&dir, partition), partition, segment, &mut report)?;
         }
     }
@@ -124,7 +129,7 @@ fn verify_segment(
     report: &mut VerifyReport,
 ) -> DiskResult<()> {
     report.segments += 1;
-    let read = match disk.read_past_cache(&segment_path(log_dir, segment.base)) {
+    let read = match disk.read_past_cache(&segment_path(log_dir, segment.id())) {
         Err(error) if DiskError::is_not_found(&error) => Vec::new(),
         other => other?,
     };
@@ -139,7 +144,7 @@ fn verify_segment(
     let mut bytes = Bytes::from(read);
     bytes.truncate(segment.bytes as usize);
     report.bytes += bytes.len() as u64;
-    if bytes.len() >= SEGMENT_HEADER_BYTES && !is_header_of(&bytes, partition, segment.base) {
+    if bytes.len() >= SEGMENT_HEADER_BYTES && !is_header_of(&bytes, partition, segment.id()) {
         let what = "the segment's header is damaged or another's".to_owned();
         report.findings.push(Finding::EntriesLost { partition, offsets: segment.base..segment.base, what });
     }
@@ -154,26 +159,32 @@ fn verify_segment(
     let mut positions = Vec::new();
     for found in walk(&bytes) {
         match found {
-            Found::Entry { position, header, .. } => {
+            Found::Entry { position, header, batch } => {
                 lost(header.base_offset, expected, &mut damage);
                 expected = header.end_offset();
                 positions.push((position, header.base_offset));
                 report.entries += 1;
-                report.records += u64::from(header.record_count);
+                let batch = BatchHeader::parse_stored(&batch).expect("it belongs to the entry");
+                report.records += u64::from(batch.record_count);
             }
             Found::Damage { what, .. } => damage = Some(what),
         }
     }
     lost(segment.end, expected, &mut damage);
-    report.findings.extend(index_finding(disk, log_dir, segment.base, &positions));
+    report.findings.extend(index_finding(disk, log_dir, segment.id(), &positions));
     Ok(())
 }
 
 /// An index that names a place where no entry begins.
-fn index_finding(disk: &dyn Disk, log_dir: &str, base: Offset, entries: &[(u64, Offset)]) -> Option<Finding> {
-    let path = index_path(log_dir, base);
+fn index_finding(
+    disk: &dyn Disk,
+    log_dir: &str,
+    id: SegmentId,
+    entries: &[(u64, Offset)],
+) -> Option<Finding> {
+    let path = index_path(log_dir, id);
     let end = entries.last()?.0;
-    let index = SegmentIndex::read(disk, &path, base);
+    let index = SegmentIndex::read(disk, &path, id.base);
     let wrong = index.entries().find_map(|entry| match entry {
         None => Some("an entry's checksum is wrong".to_owned()),
         Some(entry) if entry.position > end => None,
@@ -194,9 +205,8 @@ pub fn rebuild_indexes(disk: &dyn Disk, shard: ShardId) -> DiskResult<u64> {
         for partition in disk.list(&format!("{root}/{}", topic.name))?.iter().filter(|entry| entry.is_dir) {
             let log_dir = format!("{root}/{}/{}", topic.name, partition.name);
             for file in disk.list(&log_dir)? {
-                let base = file.name.strip_suffix(".log").and_then(|base| base.parse().ok()).map(Offset);
-                if let Some(base) = base {
-                    rebuild_index(disk, &log_dir, base)?;
+                if let Some(id) = file.name.strip_suffix(".log").and_then(SegmentId::parse) {
+                    rebuild_index(disk, &log_dir, id)?;
                     rebuilt += 1;
                 }
             }
@@ -205,14 +215,14 @@ pub fn rebuild_indexes(disk: &dyn Disk, shard: ShardId) -> DiskResult<u64> {
     Ok(rebuilt)
 }
 
-fn rebuild_index(disk: &dyn Disk, log_dir: &str, base: Offset) -> DiskResult<()> {
-    let bytes = Bytes::from(disk.read_past_cache(&segment_path(log_dir, base))?);
-    let path = index_path(log_dir, base);
+fn rebuild_index(disk: &dyn Disk, log_dir: &str, id: SegmentId) -> DiskResult<()> {
+    let bytes = Bytes::from(disk.read_past_cache(&segment_path(log_dir, id))?);
+    let path = index_path(log_dir, id);
     match disk.remove(&path) {
         Err(error) if !error.is_not_found() => return Err(error),
         _ => {}
     }
-    let mut index = IndexWriter::open(disk, &path, base, 0)?;
+    let mut index = IndexWriter::open(disk, &path, id.base, 0)?;
     for found in walk(&bytes) {
         if let Found::Entry { position, header, .. } = found {
             index.note(position, header.base_offset, header.append_time_ms)?;

@@ -8,7 +8,7 @@ use dure_proto::journal::{LogSnapshot, SegmentSnapshot};
 use dure_proto::wire::{OffsetRange, TopicConfig};
 use dure_proto::{ENTRY_HEADER_BYTES, EntryHeader, Offset, TopicPartition};
 
-use super::segment::SEGMENT_HEADER_BYTES;
+use super::segment::{SEGMENT_HEADER_BYTES, SegmentId};
 use crate::mutant::{self, Mutant};
 
 /// A topic with a time limit rolls its segments at this fraction of it, so that what is over the limit does not
@@ -27,6 +27,36 @@ pub(crate) struct SegmentMeta {
     pub(crate) bytes: u64,
     pub(crate) first_ms: u64,
     pub(crate) last_ms: u64,
+    /// In the names of its files; 0 as it was appended.
+    pub(crate) generation: u64,
+}
+
+impl SegmentMeta {
+    pub(crate) fn id(&self) -> SegmentId {
+        SegmentId { base: self.base, generation: self.generation }
+    }
+
+    pub(crate) fn restore(s: &SegmentSnapshot) -> SegmentMeta {
+        SegmentMeta {
+            base: Offset(s.base),
+            end: Offset(s.end),
+            bytes: s.bytes,
+            first_ms: s.first_ms,
+            last_ms: s.last_ms,
+            generation: s.generation,
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> SegmentSnapshot {
+        SegmentSnapshot {
+            base: self.base.0,
+            end: self.end.0,
+            bytes: self.bytes,
+            first_ms: self.first_ms,
+            last_ms: self.last_ms,
+            generation: self.generation,
+        }
+    }
 }
 
 /// Where an entry goes.
@@ -36,10 +66,12 @@ pub(crate) struct Placement {
     pub(crate) position: u64,
 }
 
-/// The segments of one log. The last one is active.
+/// The segments of one log. The last one is active, unless it was sealed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LogLayout {
     segments: VecDeque<SegmentMeta>,
+    /// Nothing is appended to the last segment any more. Never so without one.
+    sealed: bool,
     /// Not above `log_end`.
     log_start: Offset,
     /// The next offset to assign: the end of the last segment, if there is one.
@@ -52,6 +84,7 @@ impl LogLayout {
     pub(crate) fn new() -> LogLayout {
         LogLayout {
             segments: VecDeque::new(),
+            sealed: false,
             log_start: Offset::ZERO,
             log_end: Offset::ZERO,
             lost: Vec::new(),
@@ -59,15 +92,9 @@ impl LogLayout {
     }
 
     pub(crate) fn restore(snapshot: &LogSnapshot) -> LogLayout {
-        let segment = |s: &SegmentSnapshot| SegmentMeta {
-            base: Offset(s.base),
-            end: Offset(s.end),
-            bytes: s.bytes,
-            first_ms: s.first_ms,
-            last_ms: s.last_ms,
-        };
         LogLayout {
-            segments: snapshot.segments.iter().map(segment).collect(),
+            segments: snapshot.segments.iter().map(SegmentMeta::restore).collect(),
+            sealed: snapshot.sealed,
             log_start: Offset(snapshot.log_start),
             log_end: Offset(snapshot.log_end),
             lost: snapshot.lost.iter().map(|range| Offset(range.from)..Offset(range.to)).collect(),
@@ -75,19 +102,13 @@ impl LogLayout {
     }
 
     pub(crate) fn snapshot(&self, partition: TopicPartition) -> LogSnapshot {
-        let segment = |s: &SegmentMeta| SegmentSnapshot {
-            base: s.base.0,
-            end: s.end.0,
-            bytes: s.bytes,
-            first_ms: s.first_ms,
-            last_ms: s.last_ms,
-        };
         LogSnapshot {
             topic: partition.topic.0,
             partition: partition.partition.0,
             log_start: self.log_start.0,
             log_end: self.log_end.0,
-            segments: self.segments.iter().map(segment).collect(),
+            segments: self.segments.iter().map(SegmentMeta::snapshot).collect(),
+            sealed: self.sealed,
             lost: self.lost.iter().map(|r| OffsetRange { from: r.start.0, to: r.end.0 }).collect(),
             ..LogSnapshot::default()
         }
@@ -137,7 +158,8 @@ impl LogLayout {
         }
         let bytes = (ENTRY_HEADER_BYTES + header.batch_bytes as usize) as u64;
         let rolls = self.segments.back().is_none_or(|active| {
-            active.end != header.base_offset
+            self.sealed
+                || active.end != header.base_offset
                 || active.bytes + bytes > config.segment_bytes
                 || config.retention_ms.is_some_and(|retention_ms| {
                     let age_ms_max = (retention_ms / ROLLS_PER_RETENTION).max(ROLL_MS_MIN);
@@ -152,7 +174,9 @@ impl LogLayout {
                 bytes: SEGMENT_HEADER_BYTES as u64,
                 first_ms: header.append_time_ms,
                 last_ms: header.append_time_ms,
+                generation: 0,
             });
+            self.sealed = false;
         }
         let active = self.segments.back_mut().expect("there is an active segment");
         let placement = Placement { segment: active.base, position: active.bytes };
@@ -161,6 +185,41 @@ impl LogLayout {
         active.last_ms = active.last_ms.max(header.append_time_ms);
         self.log_end = active.end;
         placement
+    }
+
+    /// The segments that nothing is appended to any more.
+    pub(crate) fn sealed(&self) -> impl ExactSizeIterator<Item = &SegmentMeta> {
+        let active = usize::from(!self.sealed && !self.segments.is_empty());
+        self.segments.iter().take(self.segments.len() - active)
+    }
+
+    /// The segment that is appended to.
+    pub(crate) fn active(&self) -> Option<&SegmentMeta> {
+        self.segments.back().filter(|_| !self.sealed)
+    }
+
+    /// The next entry begins a segment.
+    pub(crate) fn seal(&mut self) {
+        self.sealed = !self.segments.is_empty();
+    }
+
+    /// Whether this can take the place of sealed segments: all of their offsets, and no others.
+    pub(crate) fn can_replace(&self, by: &SegmentMeta) -> bool {
+        let inside: Vec<&SegmentMeta> =
+            self.sealed().filter(|segment| segment.base >= by.base && segment.end <= by.end).collect();
+        let whole = inside.windows(2).all(|pair| pair[0].end == pair[1].base);
+        let ends = inside.first().is_some_and(|first| first.base == by.base)
+            && inside.last().is_some_and(|last| last.end == by.end);
+        whole && ends && inside.iter().all(|segment| segment.generation < by.generation)
+    }
+
+    /// Puts it there. Call only where [`LogLayout::can_replace`].
+    pub(crate) fn replace(&mut self, by: SegmentMeta) {
+        assert!(self.can_replace(&by), "{by:?} replaces no whole segments");
+        let from = self.segments.partition_point(|segment| segment.base < by.base);
+        let to = self.segments.partition_point(|segment| segment.end <= by.end);
+        self.segments.drain(from..to);
+        self.segments.insert(from, by);
     }
 
     /// Moves the log's start up and forgets the segments that lie wholly below it. Returns their base offsets.
@@ -173,6 +232,7 @@ impl LogLayout {
         }) {
             dropped.push(segment.base);
         }
+        self.sealed &= !self.segments.is_empty();
         self.lost.retain(|range| range.end > offset);
         dropped
     }

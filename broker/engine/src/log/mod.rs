@@ -14,10 +14,9 @@ mod writer;
 pub(crate) use expiry::{Held, Judge};
 pub(crate) use index::{IndexEntry, IndexWriter, SegmentIndex};
 pub(crate) use layout::{LogLayout, Placement, SegmentMeta};
-#[cfg(test)]
 pub(crate) use segment::segment_header;
 pub(crate) use segment::{
-    SEGMENT_HEADER_BYTES, index_path, is_header_of, log_dir, segment_base, segment_path,
+    SEGMENT_HEADER_BYTES, SegmentId, index_path, is_header_of, log_dir, segment_of, segment_path,
 };
 pub use view::{Cursor, LogView, ReadError, ReadOutcome, Wait};
 pub(crate) use writer::LogWriter;

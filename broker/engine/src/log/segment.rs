@@ -1,4 +1,6 @@
-//! The files of one segment: `<base offset, 20 digits>.log` and the `.index` beside it.
+//! The files of one segment: `<base offset, 20 digits>.log` and the `.index` beside it. What compaction wrote also has
+//! its generation in the name, `<base offset>-<generation, 16 hex digits>.log`: no name is used twice, and what is
+//! replaced stands beside what replaces it.
 //!
 //! ```text
 //! log:    0  4  magic "DuSg"
@@ -8,13 +10,15 @@
 //!        16  4  partition
 //!        20  4  zero
 //!        24  8  base offset
-//!        32 32  zero
+//!        32  8  generation, 0 as it was appended
+//!        40 24  zero
 //!        64     entries: entry header, record batch
 //! ```
 //!
 //! A segment is written behind the journal and not synced; a checkpoint syncs it. Its entries carry their own
 //! checksums, so that what is read is judged without the index.
 
+use std::fmt;
 use std::sync::OnceLock;
 
 use dure_proto::{Offset, TopicPartition};
@@ -31,27 +35,60 @@ pub(crate) fn log_dir(shard_dir: &str, partition: TopicPartition) -> String {
     format!("{shard_dir}/log/{}/{}", partition.topic, partition.partition)
 }
 
-pub(crate) fn segment_path(log_dir: &str, base: Offset) -> String {
-    format!("{log_dir}/{base:020}.log")
+/// Which segment of a log: one that compaction wrote has the base offset of one that it replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SegmentId {
+    pub(crate) base: Offset,
+    pub(crate) generation: u64,
 }
 
-/// The base offset in the name of a segment or an index.
-pub(crate) fn segment_base(name: &str) -> Option<Offset> {
-    let base = name.strip_suffix(".log").or_else(|| name.strip_suffix(".index"))?;
-    (base.len() == 20).then(|| base.parse().ok().map(Offset))?
+impl SegmentId {
+    /// As it was appended.
+    pub(crate) fn appended(base: Offset) -> SegmentId {
+        SegmentId { base, generation: 0 }
+    }
+
+    /// Out of the name of a file without its extension.
+    pub(crate) fn parse(stem: &str) -> Option<SegmentId> {
+        let (base, generation) = match stem.split_once('-') {
+            Some((base, generation)) => (base, u64::from_str_radix(generation, 16).ok()?),
+            None => (stem, 0),
+        };
+        let id = SegmentId { base: Offset(base.parse().ok()?), generation };
+        (id.to_string() == stem).then_some(id)
+    }
 }
 
-pub(crate) fn index_path(log_dir: &str, base: Offset) -> String {
-    format!("{log_dir}/{base:020}.index")
+impl fmt::Display for SegmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.generation {
+            0 => write!(f, "{:020}", self.base),
+            generation => write!(f, "{:020}-{generation:016x}", self.base),
+        }
+    }
+}
+
+pub(crate) fn segment_path(log_dir: &str, id: SegmentId) -> String {
+    format!("{log_dir}/{id}.log")
+}
+
+pub(crate) fn index_path(log_dir: &str, id: SegmentId) -> String {
+    format!("{log_dir}/{id}.index")
+}
+
+/// Which segment the file of that name is of, or the index of which.
+pub(crate) fn segment_of(name: &str) -> Option<SegmentId> {
+    SegmentId::parse(name.strip_suffix(".log").or_else(|| name.strip_suffix(".index"))?)
 }
 
 /// The header of this segment.
-pub(crate) fn segment_header(partition: TopicPartition, base: Offset) -> [u8; SEGMENT_HEADER_BYTES] {
+pub(crate) fn segment_header(partition: TopicPartition, id: SegmentId) -> [u8; SEGMENT_HEADER_BYTES] {
     let mut out = [0; SEGMENT_HEADER_BYTES];
     out[8..12].copy_from_slice(&VERSION.to_le_bytes());
     out[12..16].copy_from_slice(&partition.topic.0.to_le_bytes());
     out[16..20].copy_from_slice(&partition.partition.0.to_le_bytes());
-    out[24..32].copy_from_slice(&base.0.to_le_bytes());
+    out[24..32].copy_from_slice(&id.base.0.to_le_bytes());
+    out[32..40].copy_from_slice(&id.generation.to_le_bytes());
     let checksum = crc32fast::hash(&out[8..]);
     out[..4].copy_from_slice(MAGIC);
     out[4..8].copy_from_slice(&checksum.to_le_bytes());
@@ -59,42 +96,47 @@ pub(crate) fn segment_header(partition: TopicPartition, base: Offset) -> [u8; SE
 }
 
 /// Whether these bytes are the header of this segment.
-pub(crate) fn is_header_of(bytes: &[u8], partition: TopicPartition, base: Offset) -> bool {
-    bytes.get(..SEGMENT_HEADER_BYTES) == Some(&segment_header(partition, base))
+pub(crate) fn is_header_of(bytes: &[u8], partition: TopicPartition, id: SegmentId) -> bool {
+    bytes.get(..SEGMENT_HEADER_BYTES) == Some(&segment_header(partition, id))
 }
 
 /// A segment as readers hold it: its files are opened when they are first needed.
 pub(crate) struct SegmentFiles {
     disk: DiskRef,
     dir: String,
-    pub(crate) base: Offset,
+    pub(crate) id: SegmentId,
     data: OnceLock<FileRef>,
     index: OnceLock<SegmentIndex>,
 }
 
 impl SegmentFiles {
-    pub(crate) fn new(disk: DiskRef, dir: String, base: Offset) -> SegmentFiles {
-        SegmentFiles { disk, dir, base, data: OnceLock::new(), index: OnceLock::new() }
+    pub(crate) fn new(disk: DiskRef, dir: String, id: SegmentId) -> SegmentFiles {
+        SegmentFiles { disk, dir, id, data: OnceLock::new(), index: OnceLock::new() }
     }
 
     pub(crate) fn data(&self) -> DiskResult<&FileRef> {
         if let Some(file) = self.data.get() {
             return Ok(file);
         }
-        let file = self.disk.open(&segment_path(&self.dir, self.base), OpenMode::Read)?;
+        let file = self.disk.open(&segment_path(&self.dir, self.id), OpenMode::Read)?;
         Ok(self.data.get_or_init(|| file))
+    }
+
+    /// Where its files are.
+    pub(crate) fn paths(&self) -> [String; 2] {
+        [segment_path(&self.dir, self.id), index_path(&self.dir, self.id)]
     }
 
     /// The index of a sealed segment, mapped once.
     pub(crate) fn sealed_index(&self) -> &SegmentIndex {
         self.index.get_or_init(|| {
-            SegmentIndex::open_sealed(&*self.disk, &index_path(&self.dir, self.base), self.base)
+            SegmentIndex::open_sealed(&*self.disk, &index_path(&self.dir, self.id), self.id.base)
         })
     }
 
     /// The index of an active segment as it is now.
     pub(crate) fn active_index(&self) -> SegmentIndex {
-        SegmentIndex::read(&*self.disk, &index_path(&self.dir, self.base), self.base)
+        SegmentIndex::read(&*self.disk, &index_path(&self.dir, self.id), self.id.base)
     }
 }
 
@@ -115,9 +157,10 @@ impl SegmentWriter {
         base: Offset,
         bytes: u64,
     ) -> DiskResult<SegmentWriter> {
-        let data = disk.open(&segment_path(dir, base), OpenMode::Create)?;
-        data.write_all_at(0, &segment_header(partition, base))?;
-        let index = IndexWriter::open(disk, &index_path(dir, base), base, bytes)?;
+        let id = SegmentId::appended(base);
+        let data = disk.open(&segment_path(dir, id), OpenMode::Create)?;
+        data.write_all_at(0, &segment_header(partition, id))?;
+        let index = IndexWriter::open(disk, &index_path(dir, id), base, bytes)?;
         Ok(SegmentWriter { base, data, index })
     }
 
@@ -135,5 +178,25 @@ impl SegmentWriter {
     ) -> DiskResult<()> {
         self.data.write_all_at(position, entry)?;
         self.index.note(position, base, append_time_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_read_back_and_others_are_none() {
+        for id in [SegmentId::appended(Offset(7)), SegmentId { base: Offset(1 << 62), generation: 0xab }] {
+            assert_eq!(SegmentId::parse(&id.to_string()), Some(id));
+        }
+        assert_eq!(
+            SegmentId { base: Offset(7), generation: 10 }.to_string(),
+            "00000000000000000007-000000000000000a"
+        );
+        for name in ["", "7", "-1", "next", "00000000000000000007-", "00000000000000000007-0000000000000000"]
+        {
+            assert_eq!(SegmentId::parse(name), None, "{name}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use dure_proto::{
     TopicPartition, patch_base, split_entries,
 };
 
-use super::{Cursor, LogLayout, LogView, LogWriter, ReadOutcome, Wait, log_dir, segment_path};
+use super::{Cursor, LogLayout, LogView, LogWriter, ReadOutcome, SegmentId, Wait, log_dir, segment_path};
 use crate::disk::{Disk, DiskRef, OpenMode, SimDisk};
 use crate::inspect::dump;
 
@@ -42,7 +42,7 @@ fn log(values: &[&[u8]]) -> (SimDisk, LogView, Vec<u64>) {
 }
 
 fn path() -> String {
-    segment_path(&log_dir("shard-0000", PARTITION), Offset::ZERO)
+    segment_path(&log_dir("shard-0000", PARTITION), SegmentId::appended(Offset::ZERO))
 }
 
 /// What a reader gets: offsets, or ranges that are lost.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dure_proto::{ENTRY_BYTES_MAX, ENTRY_HEADER_BYTES, EntryHeader, Offset, TopicPartition, verify_entry};
 
-use super::segment::{SEGMENT_HEADER_BYTES, SegmentFiles};
+use super::segment::{SEGMENT_HEADER_BYTES, SegmentFiles, SegmentId};
 use crate::disk::{DiskError, DiskResult, FileRef};
 use crate::mutant::{self, Mutant};
 
@@ -48,8 +48,8 @@ pub(crate) struct SegmentView {
 #[derive(Clone, Debug)]
 pub struct Cursor {
     offset: Offset,
-    /// Base offset of a segment and a position in it at which an entry at or before `offset` begins.
-    place: Option<(Offset, u64)>,
+    /// A segment and a position in it at which an entry at or before `offset` begins.
+    place: Option<(SegmentId, u64)>,
 }
 
 impl Cursor {
@@ -149,7 +149,7 @@ impl LogView {
         for i in 0..self.segments.len() {
             let active = i + 1 == self.segments.len();
             let segment = &self.segments[i];
-            let base = segment.files.base.max(self.log_start);
+            let base = segment.files.id.base.max(self.log_start);
             let last_ms = if active { None } else { segment.files.sealed_index().entries().flatten().last() };
             if last_ms.is_some_and(|last| last.largest_ms < time_ms) && !self.tail_reaches(i, time_ms)? {
                 continue;
@@ -158,7 +158,7 @@ impl LogView {
                 true => segment.files.active_index().before_time(time_ms),
                 false => segment.files.sealed_index().before_time(time_ms),
             };
-            let mut cursor = Cursor { offset: base, place: Some((segment.files.base, position)) };
+            let mut cursor = Cursor { offset: base, place: Some((segment.files.id, position)) };
             if let Some(offset) = self.scan_for_time(&mut cursor, i, time_ms)? {
                 return Ok(offset);
             }
@@ -171,7 +171,7 @@ impl LogView {
         let files = &self.segments[segment].files;
         let position = files.sealed_index().before_time(u64::MAX);
         let mut cursor =
-            Cursor { offset: files.base.max(self.log_start), place: Some((files.base, position)) };
+            Cursor { offset: files.id.base.max(self.log_start), place: Some((files.id, position)) };
         Ok(self.scan_for_time(&mut cursor, segment, time_ms)?.is_some())
     }
 
@@ -209,7 +209,7 @@ impl LogView {
 
     /// The segment that holds an offset, its readable length and its end.
     fn segment_for(&self, offset: Offset) -> Option<(&SegmentFiles, u64, Offset)> {
-        let i = self.segments.partition_point(|segment| segment.files.base <= offset).checked_sub(1)?;
+        let i = self.segments.partition_point(|segment| segment.files.id.base <= offset).checked_sub(1)?;
         let segment = &self.segments[i];
         let bytes = if i + 1 == self.segments.len() { self.tail_bytes } else { segment.bytes };
         (offset < self.end_of(i)).then_some((&*segment.files, bytes, self.end_of(i)))
@@ -217,12 +217,12 @@ impl LogView {
 
     /// Where reading goes on behind offsets that are in no segment.
     fn next_base(&self, offset: Offset) -> Offset {
-        let i = self.segments.partition_point(|segment| segment.files.base <= offset);
-        self.segments.get(i).map_or(self.high_watermark, |segment| segment.files.base)
+        let i = self.segments.partition_point(|segment| segment.files.id.base <= offset);
+        self.segments.get(i).map_or(self.high_watermark, |segment| segment.files.id.base)
     }
 
     fn is_active(&self, files: &SegmentFiles) -> bool {
-        self.segments.last().is_some_and(|last| last.files.base == files.base)
+        self.segments.last().is_some_and(|last| last.files.id == files.id)
     }
 }
 
@@ -243,7 +243,7 @@ struct SegmentRead<'a> {
 
 impl SegmentRead<'_> {
     fn run(&self, cursor: &mut Cursor, bytes_max: usize, wait: Wait) -> DiskResult<ReadOutcome> {
-        let place = cursor.place.filter(|(base, _)| *base == self.segment.base);
+        let place = cursor.place.filter(|(id, _)| *id == self.segment.id);
         let mut position = match place {
             Some((_, position)) => position,
             None if wait == Wait::CachedOnly => return Ok(ReadOutcome::WouldWait),
@@ -254,8 +254,7 @@ impl SegmentRead<'_> {
             let Some(chunk) = self.chunk(position, want, wait)? else { return Ok(ReadOutcome::WouldWait) };
             match self.take_entries(&chunk, cursor.offset) {
                 Taken::Entries { range, next, end } => {
-                    *cursor =
-                        Cursor { offset: end, place: Some((self.segment.base, position + next as u64)) };
+                    *cursor = Cursor { offset: end, place: Some((self.segment.id, position + next as u64)) };
                     return Ok(ReadOutcome::Entries(chunk.slice(range)));
                 }
                 Taken::Skipped { next } => position += next as u64,
@@ -360,7 +359,7 @@ impl SegmentRead<'_> {
                 }
                 let next = header.base_offset;
                 if next > wanted {
-                    *cursor = Cursor { offset: next, place: Some((self.segment.base, at)) };
+                    *cursor = Cursor { offset: next, place: Some((self.segment.id, at)) };
                     return Ok(Behind::Damage(wanted..next));
                 }
                 if at > from {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dure_proto::{EntryHeader, Offset, TopicPartition};
 
 use super::layout::{LogLayout, Placement, SegmentMeta};
-use super::segment::{SegmentFiles, SegmentWriter, index_path, log_dir, segment_path};
+use super::segment::{SegmentFiles, SegmentId, SegmentWriter, log_dir};
 use super::view::{LogView, SegmentView};
 use crate::disk::{DiskRef, DiskResult, FileRef};
 
@@ -38,7 +38,7 @@ impl LogWriter {
     ) -> LogWriter {
         let dir = log_dir(shard_dir, partition);
         let view_of = |segment: &SegmentMeta| SegmentView {
-            files: Arc::new(SegmentFiles::new(disk.clone(), dir.clone(), segment.base)),
+            files: Arc::new(SegmentFiles::new(disk.clone(), dir.clone(), segment.id())),
             end: segment.end,
             bytes: segment.bytes,
         };
@@ -91,10 +91,14 @@ impl LogWriter {
         self.disk.create_dir_all(&self.dir)?;
         let active = SegmentWriter::open(&*self.disk, &self.dir, self.partition, base, placement.position)?;
         self.dirty.push(active.file().clone());
-        if self.segments.back().is_none_or(|last| last.files.base != base) {
+        if self.segments.back().is_none_or(|last| last.files.id.base != base) {
             self.dir_dirty = true;
             self.segments.push_back(SegmentView {
-                files: Arc::new(SegmentFiles::new(self.disk.clone(), self.dir.clone(), base)),
+                files: Arc::new(SegmentFiles::new(
+                    self.disk.clone(),
+                    self.dir.clone(),
+                    SegmentId::appended(base),
+                )),
                 end: base,
                 bytes: placement.position,
             });
@@ -112,16 +116,34 @@ impl LogWriter {
         if dropped.is_empty() {
             return Vec::new();
         }
-        self.segments.retain(|segment| !dropped.contains(&segment.files.base));
+        let gone = |segment: &SegmentView| dropped.contains(&segment.files.id.base);
+        let paths = self.segments.iter().filter(|s| gone(s)).flat_map(|s| s.files.paths()).collect();
+        self.segments.retain(|segment| !gone(segment));
         if self.active.as_ref().is_some_and(|active| dropped.contains(&active.base)) {
             self.active = None;
             self.dirty.clear();
         }
         self.publish_segments();
-        dropped
-            .iter()
-            .flat_map(|base| [segment_path(&self.dir, *base), index_path(&self.dir, *base)])
-            .collect()
+        paths
+    }
+
+    /// Compaction wrote this instead of the segments whose offsets it takes. Returns the paths of those; readers that
+    /// hold an older view keep their files, which are opened for them while they are there.
+    pub(crate) fn replace(&mut self, by: &SegmentMeta) -> Vec<String> {
+        let files = Arc::new(SegmentFiles::new(self.disk.clone(), self.dir.clone(), by.id()));
+        let from = self.segments.partition_point(|segment| segment.files.id.base < by.base);
+        let to = self.segments.partition_point(|segment| segment.end <= by.end);
+        let replaced: Vec<SegmentView> = self.segments.drain(from..to).collect();
+        for segment in &replaced {
+            // One that cannot be opened any more cannot be read any more either.
+            let _ = segment.files.data();
+        }
+        if self.active.as_ref().is_some_and(|active| active.base >= by.base && active.base < by.end) {
+            self.active = None;
+        }
+        self.segments.insert(from, SegmentView { files, end: by.end, bytes: by.bytes });
+        self.publish_segments();
+        replaced.iter().flat_map(|segment| segment.files.paths()).collect()
     }
 
     fn publish_segments(&mut self) {

@@ -13,7 +13,7 @@ use crate::catalogue::TopicTable;
 use crate::effect::Effect;
 use crate::job::{DiskJob, Job};
 use crate::journal::{CommitBuilder, CommitStamp, Pieces, piece_path};
-use crate::log::Placement;
+use crate::log::{Placement, SegmentMeta};
 use crate::mutant::{self, Mutant};
 
 /// Buffers of past commits kept because their memory is warm.
@@ -28,6 +28,8 @@ pub(crate) enum Step {
     OpenLog(TopicPartition),
     /// A log's start moved, and these segments lie below it.
     MoveStart { partition: TopicPartition, log_start: Offset, dropped: Vec<Offset> },
+    /// Compaction put a segment in the place of others.
+    Replace { partition: TopicPartition, by: SegmentMeta },
     /// A topic with all its logs is gone.
     DropTopic { topic: TopicId, partitions: u32 },
     /// The published names and settings changed.
@@ -149,6 +151,11 @@ impl CommitPath {
     /// Nothing is open and nothing in flight.
     pub(crate) fn is_quiet(&self) -> bool {
         self.in_flight.is_empty() && self.nothing_open() && self.steps.is_empty()
+    }
+
+    /// Everything up to it is durable.
+    pub(crate) fn durable_upto(&self) -> CommitSeq {
+        self.durable_upto
     }
 
     pub(crate) fn epoch(&self) -> Epoch {

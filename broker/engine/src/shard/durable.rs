@@ -97,6 +97,13 @@ impl Shard {
                         touched.push(partition);
                     }
                 }
+                Step::Replace { partition, by } => {
+                    if let Some(writer) = self.writers.get_mut(&partition) {
+                        let paths = writer.replace(&by);
+                        self.compaction.retire(self.commit_path.durable_upto(), paths);
+                        touched.push(partition);
+                    }
+                }
                 Step::DropTopic { topic, partitions } => self.drop_topic(topic, partitions),
                 Step::TopicsChanged(table) => self.effects.push(Effect::TopicsChanged(table)),
                 Step::Effect(effect) => answers.push(effect),
@@ -171,6 +178,8 @@ impl Shard {
     pub(super) fn handle_checkpoint(&mut self, seq: CommitSeq, backup: Option<BackupContent>) {
         self.checkpoint.running = false;
         self.checkpoint.before = self.checkpoint.last.replace(seq);
+        let retired = self.compaction.take_retired(seq);
+        self.remove_of_log(retired, Vec::new());
         if let Some(before) = self.checkpoint.before {
             let upto = if mutant::is(Mutant::PieceReleasedTooEarly) { seq } else { before };
             let paths = self.commit_path.release_pieces(upto);

@@ -29,6 +29,9 @@ impl Shard {
             .map(|name| self.state.catalogue.find(name).cloned())
             .collect::<Result<Vec<_>, _>>()?;
         let settings = check_queue_settings(create.queue.as_ref())?;
+        if create.kind() == wire::GroupKind::Queue {
+            topics.iter().try_for_each(|topic| check_workable(topic, &create.name))?;
+        }
         let group = self.new_group(now, &create.name, create.kind(), Some(settings))?;
         if create.kind() == wire::GroupKind::Queue {
             for topic in topics {
@@ -67,6 +70,7 @@ impl Shard {
     /// A queue group's side of a topic. Group and side are made with the defaults where there are none.
     pub(super) fn queue_for(&mut self, now: Now, group: &str, topic: &str) -> Result<QueueKey, RequestError> {
         let topic = self.state.catalogue.find(topic)?.clone();
+        check_workable(&topic, group)?;
         let group = match self.state.group_by_name(group) {
             Some(_) => self.queue_group_id(group)?,
             None => self.new_group(now, group, wire::GroupKind::Queue, None)?,
@@ -307,6 +311,16 @@ impl Shard {
     fn age_ms(&self, now: Now, partition: TopicPartition, offset: Option<Offset>) -> u64 {
         let append_time = offset.and_then(|offset| self.state.logs.get(&partition)?.append_time_near(offset));
         append_time.map_or(0, |time| now.wall_ms.saturating_sub(time))
+    }
+}
+
+/// A queue's message is a piece of work, and compaction would take it away undone.
+fn check_workable(topic: &TopicInfo, group: &str) -> Result<(), RequestError> {
+    match topic.config.cleanup() {
+        wire::Cleanup::Compact => {
+            Err(RequestError::CompactedTopic { topic: topic.name.clone(), group: group.to_owned() })
+        }
+        wire::Cleanup::Delete | wire::Cleanup::DeleteWhenSettled => Ok(()),
     }
 }
 

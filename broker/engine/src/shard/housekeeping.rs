@@ -20,7 +20,9 @@ impl Shard {
             self.effects.push(Effect::Job(DiskJob(Job::CheckSpace)));
             self.apply_retention(now);
             self.look_after_backup(now);
+            self.begin_compaction(now);
         }
+        self.step_compaction(now);
     }
 
     fn apply_retention(&mut self, now: Now) {
@@ -45,6 +47,9 @@ impl Shard {
             let first_letter = self.state.first_letter(group, TopicPartition { topic: source, ..partition });
             let needed = first_letter.filter(|_| !mutant::is(Mutant::LetterTrimmed));
             return layout.settled_upto(needed.unwrap_or(layout.log_end()));
+        }
+        if topic.config.cleanup() == wire::Cleanup::Compact {
+            return None;
         }
         let hold = self.state.settled_upto(partition, |group| {
             group.settings.hold && !mutant::is(Mutant::RetentionIgnoresHold)

@@ -6,6 +6,7 @@
 
 mod backup;
 mod commit_path;
+mod compaction;
 mod durable;
 mod groups;
 mod housekeeping;
@@ -34,6 +35,7 @@ use crate::request::{ReplyTo, Request, RequestError, Response};
 use crate::retention::RetentionClock;
 use crate::time::Now;
 use commit_path::{CommitPath, Step};
+use compaction::Compaction;
 pub(crate) use open::shard_dir;
 pub use open::{JOURNAL_PIECE_BYTES_MIN, OpenError, RecoveryReport};
 use queues::QueueSide;
@@ -59,6 +61,10 @@ pub struct ShardConfig {
     pub housekeeping_ms: u64,
     /// How long a backup may keep segments from being removed, in milliseconds.
     pub backup_ms_max: u64,
+    /// Most bytes that compaction reads each second.
+    pub compaction_bytes_per_s: u64,
+    /// Most keys that one pass of compaction keeps in mind, at about 70 bytes each; a log with more takes several.
+    pub compaction_keys_max: usize,
     /// Secret to the data directory; goes into every commit's checksum.
     pub salt: u64,
     /// Seed of what is random: jitter of backoffs.
@@ -82,6 +88,8 @@ impl Default for ShardConfig {
             reserve_bytes: 256 << 20,
             housekeeping_ms: 1_000,
             backup_ms_max: 6 * 3_600_000,
+            compaction_bytes_per_s: 64 << 20,
+            compaction_keys_max: 1 << 20,
             salt: 0,
             seed: 0,
             commit_bytes_soft: COMMIT_BYTES_SOFT,
@@ -110,6 +118,7 @@ pub struct Shard {
     stamp_at_ms: Option<u64>,
     housekeeping_at_ms: u64,
     retention: RetentionClock,
+    compaction: Compaction,
     available_bytes: Option<u64>,
     checkpoint: Checkpointing,
     backup: Option<backup::Backup>,
@@ -190,6 +199,7 @@ impl Shard {
             self.stamp_at_ms,
             self.queues.poll_timeout(),
             self.stream_timeout(),
+            self.compaction.poll_timeout(),
         ];
         timers.into_iter().flatten().min()
     }
@@ -293,6 +303,7 @@ impl Shard {
             // A file that stays behind costs space and nothing else; recovery removes it.
             Done::Removed(_) => {}
             Done::Space(available) => self.available_bytes = available.ok(),
+            Done::Compacted { pass, result } => self.handle_compacted(now, pass, result),
         }
     }
 

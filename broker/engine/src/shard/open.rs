@@ -11,6 +11,7 @@ use dure_proto::journal::{EpochOpened, Event, event};
 use dure_proto::{BatchHeader, CommitSeq, ENTRY_HEADER_BYTES, EntryHeader, Epoch, ShardId, TopicPartition};
 
 use super::commit_path::{CommitPath, CommitPathConfig, Step};
+use super::compaction::Compaction;
 use super::queues::QueueSide;
 use super::state::{GroupKind, State};
 use super::sweep::Sweep;
@@ -24,7 +25,7 @@ use crate::journal::{
     COMMIT_BYTES_MAX, CommitBuilder, CommitStamp, JournalEntry, LiveCommit, OpenPiece, Pieces, ScanFrom,
     decode_body, piece_path, scan, sync_pieces,
 };
-use crate::log::{LogLayout, LogWriter, log_dir, segment_path};
+use crate::log::{LogLayout, LogWriter, SegmentId, log_dir, segment_path};
 use crate::mutant::{self, Mutant};
 use crate::queue_group::TokenSource;
 use crate::retention::RetentionClock;
@@ -118,7 +119,7 @@ impl Shard {
         }
         let short = replay.still_short();
         stand_in_for_missing(&disk, &dir, &short)?;
-        findings.extend(short);
+        findings.extend(short.into_iter().map(|(finding, _)| finding));
         let Replay { state, mut writers, .. } = replay;
 
         let last = scanned.commits.last();
@@ -175,6 +176,7 @@ impl Shard {
             producer_next: 0,
             requests: Default::default(),
             effects: Vec::new(),
+            compaction: Compaction::new(now, epoch, config.housekeeping_ms),
             stamp_at_ms: None,
             housekeeping_at_ms: now.mono_ms.saturating_add(config.housekeeping_ms),
             retention: RetentionClock::new(
@@ -195,6 +197,7 @@ impl Shard {
         shard.begin(now, epoch);
         // Damage may be why something is not named.
         if !report.findings.iter().any(Finding::is_damage) {
+            shard.retire_what_was_replaced()?;
             let sweep = Sweep::of(&shard.dir, &shard.state);
             shard.effects.push(Effect::Job(DiskJob(Job::Sweep(sweep))));
         }
@@ -324,7 +327,7 @@ struct Replay {
     state: State,
     writers: BTreeMap<TopicPartition, LogWriter>,
     /// Segments that hold less than the checkpoint says.
-    short: Vec<Finding>,
+    short: Vec<(Finding, SegmentId)>,
 }
 
 impl Replay {
@@ -348,11 +351,11 @@ impl Replay {
     }
 
     /// Of the segments that were short before the replay, those that the journal did not remove.
-    fn still_short(&mut self) -> Vec<Finding> {
-        let still_there = |finding: &Finding| match finding {
-            Finding::SegmentShort { partition, base, .. } => {
+    fn still_short(&mut self) -> Vec<(Finding, SegmentId)> {
+        let still_there = |finding: &(Finding, SegmentId)| match finding {
+            (Finding::SegmentShort { partition, .. }, id) => {
                 let log = self.state.logs.get(partition);
-                log.is_some_and(|log| log.layout.segments().any(|segment| segment.base == *base))
+                log.is_some_and(|log| log.layout.segments().any(|segment| segment.id() == *id))
             }
             _ => true,
         };
@@ -419,6 +422,12 @@ impl Replay {
                         }
                     }
                 }
+                // What it replaces is removed once all is known, see `Shard::retire_what_was_replaced`.
+                Step::Replace { partition, by } => {
+                    if let Some(writer) = self.writers.get_mut(&partition) {
+                        writer.replace(&by);
+                    }
+                }
                 Step::DropTopic { topic, .. } => {
                     self.writers.retain(|partition, _| partition.topic != topic);
                     ignore_missing(self.disk.remove_dir_all(&format!("{}/log/{topic}", self.dir)))?;
@@ -432,12 +441,12 @@ impl Replay {
 
 /// A segment whose file is gone gets an empty one: readers are told that its offsets are lost, and go on behind them,
 /// instead of failing at it for ever. It stays too short, and is reported by every recovery.
-fn stand_in_for_missing(disk: &DiskRef, dir: &str, short: &[Finding]) -> Result<(), DiskError> {
-    for finding in short {
-        if let Finding::SegmentShort { partition, base, bytes: 0, .. } = finding {
+fn stand_in_for_missing(disk: &DiskRef, dir: &str, short: &[(Finding, SegmentId)]) -> Result<(), DiskError> {
+    for (finding, id) in short {
+        if let Finding::SegmentShort { partition, bytes: 0, .. } = finding {
             let log_dir = log_dir(dir, *partition);
             disk.create_dir_all(&log_dir)?;
-            disk.open(&segment_path(&log_dir, *base), OpenMode::Create)?;
+            disk.open(&segment_path(&log_dir, *id), OpenMode::Create)?;
         }
     }
     Ok(())
@@ -456,7 +465,7 @@ fn short_segments(
     dir: &str,
     partition: TopicPartition,
     layout: &LogLayout,
-) -> Result<Vec<Finding>, DiskError> {
+) -> Result<Vec<(Finding, SegmentId)>, DiskError> {
     if layout.segments().len() == 0 {
         return Ok(Vec::new());
     }
@@ -467,15 +476,12 @@ fn short_segments(
         Err(error) => return Err(error),
     };
     let findings = layout.segments().filter_map(|segment| {
-        let path = segment_path(&log_dir, segment.base);
+        let path = segment_path(&log_dir, segment.id());
         let name = path.rsplit_once('/').map_or("", |(_, name)| name);
         let bytes = files.iter().find(|file| file.name == name).map_or(0, |file| file.bytes);
-        (bytes < segment.bytes).then_some(Finding::SegmentShort {
-            partition,
-            base: segment.base,
-            bytes,
-            expected: segment.bytes,
-        })
+        let (base, expected) = (segment.base, segment.bytes);
+        let short = || (Finding::SegmentShort { partition, base, bytes, expected }, segment.id());
+        (bytes < expected).then(short)
     });
     Ok(findings.collect())
 }

@@ -1,7 +1,7 @@
 //! Producing: a batch gets its offsets and goes into the open commit.
 
 use dure_proto::journal::{TopicKeyed, event};
-use dure_proto::{BatchHeader, EntryHeader, ProducerId, TopicPartition};
+use dure_proto::{BatchHeader, EntryHeader, ProducerId, TopicPartition, wire};
 
 use super::{Shard, Step};
 use crate::effect::Effect;
@@ -70,6 +70,9 @@ impl Shard {
             return Err(RequestError::UnknownTopic(info.name.clone()));
         }
         info.partition(produce.partition.partition)?;
+        if info.config.cleanup() == wire::Cleanup::Compact && !produce.all_keyed {
+            return Err(RequestError::KeyRequired { topic: info.name.clone() });
+        }
         let record_bytes_max = info.config.message_bytes_max;
         let batch_bytes_max = BATCH_BYTES_ALWAYS.max(record_bytes_max as usize) + BATCH_OVERHEAD_BYTES;
         let too_large = |bytes: u64, bytes_max: u64| RequestError::MessageTooLarge {

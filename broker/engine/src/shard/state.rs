@@ -4,14 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use dure_proto::journal::{
-    Checkpoint, Event, GroupCreated, GroupSnapshot, GroupTopicAdded, QueueEvents, TopicAltered, TopicCreated,
-    event,
+    Checkpoint, CompactionSnapshot, Event, GroupCreated, GroupSnapshot, GroupTopicAdded, QueueEvents,
+    TopicAltered, TopicCreated, event,
 };
 use dure_proto::{EntryHeader, GroupId, Offset, PartitionId, ProducerStamp, TopicId, TopicPartition, wire};
 
 use super::commit_path::Step;
 use crate::catalogue::Catalogue;
-use crate::log::{Judge, LogLayout, Placement};
+use crate::compaction::Progress;
+use crate::log::{Judge, LogLayout, Placement, SegmentMeta};
 use crate::mutant::{self, Mutant};
 use crate::producers::Producers;
 use crate::queue_group::{Dispatcher, LeaseSettings, LeaseTable};
@@ -29,12 +30,20 @@ pub(crate) struct LogState {
     /// Append times at some offsets, ascending. Exact for recent ones, sparser for older.
     time_marks: VecDeque<(Offset, u64)>,
     pub(crate) seen_ahead: SeenAhead,
+    /// Of a topic that is compacted.
+    pub(crate) compaction: Progress,
 }
 
 impl LogState {
     fn new(layout: LogLayout, producers: Producers) -> LogState {
         let time_marks = layout.segments().map(|segment| (segment.base, segment.first_ms)).collect();
-        LogState { layout, producers, time_marks, seen_ahead: SeenAhead::default() }
+        LogState {
+            layout,
+            producers,
+            time_marks,
+            seen_ahead: SeenAhead::default(),
+            compaction: Progress::default(),
+        }
     }
 
     fn mark(&mut self, offset: Offset, append_time_ms: u64) {
@@ -115,8 +124,9 @@ impl State {
         for log in &checkpoint.logs {
             let partition =
                 TopicPartition { topic: TopicId(log.topic), partition: PartitionId(log.partition) };
-            let log = LogState::new(LogLayout::restore(log), Producers::restore(&log.producers));
-            state.logs.insert(partition, log);
+            let mut restored = LogState::new(LogLayout::restore(log), Producers::restore(&log.producers));
+            restored.compaction = log.compaction.as_ref().map(Progress::restore).unwrap_or_default();
+            state.logs.insert(partition, restored);
         }
         for group in &checkpoint.groups {
             state.restore_group(group, now)?;
@@ -162,6 +172,8 @@ impl State {
             if !mutant::is(Mutant::ProducersNotKept) {
                 snapshot.producers = log.producers.snapshot();
             }
+            let compaction = log.compaction.snapshot();
+            snapshot.compaction = (compaction != CompactionSnapshot::default()).then_some(compaction);
             snapshot
         });
         Checkpoint {
@@ -271,6 +283,25 @@ impl State {
                     TopicPartition { topic: TopicId(moved.topic), partition: PartitionId(moved.partition) };
                 self.apply_log_start(partition, Offset(moved.offset))
             }
+            event::Event::SegmentSealed(sealed) => {
+                self.log_mut(sealed.topic, sealed.partition)?.1.layout.seal();
+                Ok(Vec::new())
+            }
+            event::Event::SegmentsCompacted(compacted) => {
+                let (partition, log) = self.log_mut(compacted.topic, compacted.partition)?;
+                let by =
+                    SegmentMeta::restore(compacted.by.as_ref().ok_or("a segment without a description")?);
+                if !log.layout.can_replace(&by) {
+                    return Err(format!("segment {} of {partition} replaces no whole segments", by.id()));
+                }
+                log.layout.replace(by.clone());
+                Ok(vec![Step::Replace { partition, by }])
+            }
+            event::Event::LogCompacted(compacted) => {
+                let state = compacted.state.as_ref().ok_or("a compaction without a state")?;
+                self.log_mut(compacted.topic, compacted.partition)?.1.compaction = Progress::restore(state);
+                Ok(Vec::new())
+            }
             event::Event::GroupCreated(created) => {
                 self.apply_group_created(created);
                 Ok(Vec::new())
@@ -342,6 +373,12 @@ impl State {
             }
         }
         Ok(vec![Step::DropTopic { topic, partitions: info.partitions }, self.topics_changed()])
+    }
+
+    fn log_mut(&mut self, topic: u32, partition: u32) -> Result<(TopicPartition, &mut LogState), String> {
+        let partition = TopicPartition { topic: TopicId(topic), partition: PartitionId(partition) };
+        let log = self.logs.get_mut(&partition).ok_or(format!("log {partition} is unknown"))?;
+        Ok((partition, log))
     }
 
     fn apply_log_start(&mut self, partition: TopicPartition, offset: Offset) -> Result<Vec<Step>, String> {

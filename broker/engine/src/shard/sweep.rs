@@ -7,7 +7,7 @@ use dure_proto::{Offset, TopicId, TopicPartition};
 
 use super::state::{LogState, State};
 use crate::disk::{Disk, DiskResult};
-use crate::log::{log_dir, segment_base};
+use crate::log::{log_dir, segment_of};
 
 /// What was there when a shard was opened. Only what can never come back is swept: topics below the next number that
 /// are gone, and segments below the first one of their log. What was made since lies above both.
@@ -48,7 +48,7 @@ impl Sweep {
                 Err(error) if error.is_not_found() => continue,
                 files => files?,
             };
-            for file in files.iter().filter(|file| segment_base(&file.name).is_some_and(|base| base < *first))
+            for file in files.iter().filter(|file| segment_of(&file.name).is_some_and(|id| id.base < *first))
             {
                 disk.remove(&format!("{dir}/{}", file.name))?;
             }

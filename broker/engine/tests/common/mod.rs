@@ -17,6 +17,9 @@ pub struct Driver {
     pub deliveries: Vec<Deliver>,
     pub views: std::collections::BTreeMap<TopicPartition, LogView>,
     pub topics: Arc<TopicTable>,
+    /// Why the shard stopped, where a test lets it.
+    pub stopped: Option<String>,
+    pub may_stop: bool,
     correlation: u64,
 }
 
@@ -45,6 +48,8 @@ impl Driver {
             deliveries: Vec::new(),
             views: Default::default(),
             topics: Arc::default(),
+            stopped: None,
+            may_stop: false,
             correlation: 0,
         };
         driver.settle();
@@ -83,17 +88,23 @@ impl Driver {
                 self.shard.handle(self.now, Input::Letter(Letter { group, source, offset, batch }));
             }
             Effect::EndSubscription { .. } | Effect::Assign { .. } => {}
+            Effect::Stopped(why) if self.may_stop => self.stopped = Some(why),
             Effect::Stopped(why) => panic!("stopped: {why}"),
         }
     }
 
     pub fn ask(&mut self, request: Request) -> Result<Response, RequestError> {
+        self.try_ask(request).expect("an answer")
+    }
+
+    /// `None` if there is no answer, since the shard stopped or the disk is off.
+    pub fn try_ask(&mut self, request: Request) -> Option<Result<Response, RequestError>> {
         self.correlation += 1;
         let reply_to = ReplyTo { connection: ConnectionId(1), correlation: self.correlation };
         self.shard.handle(self.now, Input::Request { reply_to, request });
         self.settle();
-        let at = self.replies.iter().position(|(to, _)| *to == reply_to).expect("an answer");
-        self.replies.remove(at).1
+        let at = self.replies.iter().position(|(to, _)| *to == reply_to)?;
+        Some(self.replies.remove(at).1)
     }
 
     pub fn topic(&mut self, name: &str, partitions: u32) -> TopicPartition {
@@ -109,7 +120,7 @@ impl Driver {
 
     pub fn produce(&mut self, partition: TopicPartition, values: &[&str]) -> Result<Offset, RequestError> {
         let batch = batch(values);
-        let produce = Produce { partition, batch, keyed: false, record_bytes_max: 10 };
+        let produce = Produce { partition, batch, keyed: false, all_keyed: false, record_bytes_max: 10 };
         match self.ask(Request::Produce(produce))? {
             Response::Produced { base_offset, .. } => Ok(base_offset),
             other => panic!("{other:?}"),

@@ -158,7 +158,13 @@ fn produce_in_session(
     let mut builder = BatchBuilder::new(Compression::None);
     builder.push(None, Some(b"a"), &[], 0).expect("fits");
     let batch = builder.build(Some(ProducerStamp { producer, epoch: 0, sequence: Sequence(sequence) }));
-    driver.ask(Request::Produce(Produce { partition, batch, keyed: false, record_bytes_max: 10 }))
+    driver.ask(Request::Produce(Produce {
+        partition,
+        batch,
+        keyed: false,
+        all_keyed: false,
+        record_bytes_max: 10,
+    }))
 }
 
 fn a_gap_in_a_sequence_is_refused() {

@@ -69,6 +69,11 @@ impl LogModel {
         Ok(())
     }
 
+    /// Where each batch is that was ever seen.
+    pub(crate) fn placed(&self) -> impl Iterator<Item = (Offset, Placed)> {
+        self.placed.iter().map(|(base, placed)| (Offset(*base), *placed))
+    }
+
     pub(crate) fn batch_at(&self, offset: Offset) -> Option<(Offset, u64)> {
         let (base, placed) = self.placed.range(..=offset.0).next_back()?;
         (offset.0 < base + u64::from(placed.records)).then_some((Offset(*base), placed.batch))

@@ -17,6 +17,9 @@ pub(crate) use log::{LogModel, read_as_a_broker, read_log, read_value};
 pub(crate) use queue::{Account, Dead, PartModel, SettledItem};
 pub(crate) use stream::{Committed, Member};
 
+/// Different keys in compacted topics.
+const KEYS: u8 = 5;
+
 /// A subscription, named by whose it is.
 pub(crate) type SubscriptionKey = (ConnectionId, SubscriptionId);
 
@@ -87,6 +90,13 @@ pub(crate) struct GroupModel {
     pub(crate) committed: BTreeMap<TopicPartition, Committed>,
 }
 
+/// A record's key, and whether the record deletes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    pub(crate) key: u8,
+    pub(crate) deletes: bool,
+}
+
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -101,6 +111,8 @@ pub(crate) struct Batch {
     pub(crate) partition: TopicPartition,
     pub(crate) bytes: Bytes,
     pub(crate) values: Vec<Bytes>,
+    /// Of a compacted topic: the key of each record, and whether its value is null instead.
+    pub(crate) keys: Vec<Key>,
     pub(crate) record_bytes_max: u32,
     pub(crate) stamped: bool,
     /// Known once it was sent.
@@ -167,13 +179,18 @@ impl Model {
         value_bytes_max: usize,
         producer: Option<ProducerStamp>,
         records: u32,
+        keyed: bool,
     ) -> u64 {
         let id = self.batches.len() as u64 + 1;
         let compression = if rng.u8(0..4) == 0 { Compression::Lz4 } else { Compression::None };
         let mut builder = BatchBuilder::new(compression);
         let values: Vec<Bytes> = (0..records).map(|i| value(rng, id, i, value_bytes_max)).collect();
-        for value in &values {
-            builder.push(None, Some(value), &[], id as i64).expect("it is small");
+        let key = |_| Key { key: rng.u8(0..KEYS), deletes: rng.u8(0..4) == 0 };
+        let keys: Vec<Key> = (0..if keyed { records } else { 0 }).map(key).collect();
+        for (i, value) in values.iter().enumerate() {
+            let key = keys.get(i).map(|key| [key.key]);
+            let value = keys.get(i).is_none_or(|key| !key.deletes).then_some(&value[..]);
+            builder.push(key.as_ref().map(|key| &key[..]), value, &[], id as i64).expect("it is small");
         }
         let record_bytes_max = builder.record_bytes_max();
         let bytes = builder.build(producer);
@@ -183,8 +200,17 @@ impl Model {
             Place { sender: Sender::Session(stamp.producer), nth }
         });
         let fate = Fate::Unknown;
-        let batch =
-            Batch { partition, bytes, values, record_bytes_max, stamped, place, fate, acked_with: None };
+        let batch = Batch {
+            partition,
+            bytes,
+            values,
+            keys,
+            record_bytes_max,
+            stamped,
+            place,
+            fate,
+            acked_with: None,
+        };
         self.batches.insert(id, batch);
         id
     }

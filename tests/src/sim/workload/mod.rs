@@ -204,13 +204,18 @@ impl World {
 
 /// Settings out of a few that make things happen soon.
 fn topic_config(rng: &mut fastrand::Rng) -> wire::TopicConfig {
-    let delete_when_settled = rng.u8(0..5) == 0;
+    let cleanup = match rng.u8(0..10) {
+        0 | 1 => wire::Cleanup::DeleteWhenSettled,
+        2..=4 => wire::Cleanup::Compact,
+        _ => wire::Cleanup::Delete,
+    };
     wire::TopicConfig {
         retention_ms: [None, None, Some(500), Some(8_000)][rng.usize(0..4)],
         retention_bytes: [None, None, Some(20 << 10)][rng.usize(0..3)],
         segment_bytes: 16 << 10,
-        cleanup: if delete_when_settled { wire::Cleanup::DeleteWhenSettled } else { wire::Cleanup::Delete }
-            as i32,
+        cleanup: cleanup as i32,
+        compact_after_ms: [100, 400][rng.usize(0..2)],
+        tombstone_retention_ms: [100, 2_000][rng.usize(0..2)],
         ..dure_engine::default_topic_config()
     }
 }

@@ -77,7 +77,8 @@ impl World {
         let Some(partition) = self.pick_partition() else { return };
         let records = self.rng.u32(1..=RECORDS_MAX);
         let bytes_max = self.knobs.value_bytes_max;
-        let batch = self.model.new_batch(&mut self.rng, partition, bytes_max, None, records);
+        let keyed = self.is_compacted(partition);
+        let batch = self.model.new_batch(&mut self.rng, partition, bytes_max, None, records, keyed);
         self.send_batch(batch);
     }
 
@@ -119,12 +120,19 @@ impl World {
         let records = self.rng.u32(1..=RECORDS_MAX);
         let stamp = ProducerStamp { producer, epoch: 0, sequence };
         let bytes_max = self.knobs.value_bytes_max;
-        let batch = self.model.new_batch(&mut self.rng, partition, bytes_max, Some(stamp), records);
+        let keyed = self.is_compacted(partition);
+        let batch = self.model.new_batch(&mut self.rng, partition, bytes_max, Some(stamp), records, keyed);
         let stream = self.model.sessions[at].streams.get_mut(&partition).expect("just made");
         stream.next_sequence += records;
         stream.unacked.push_back(batch);
         stream.sent = stream.unacked.len();
         self.send_batch(batch);
+    }
+
+    /// Whether compaction goes through this partition, so that its messages need keys.
+    pub(crate) fn is_compacted(&self, partition: TopicPartition) -> bool {
+        let topic = self.topics.by_id(partition.topic);
+        topic.is_some_and(|topic| topic.config.cleanup() == wire::Cleanup::Compact)
     }
 
     pub(crate) fn send_batch(&mut self, id: u64) {
@@ -135,6 +143,7 @@ impl World {
             partition: batch.partition,
             batch: batch.bytes.clone(),
             keyed: id.is_multiple_of(7),
+            all_keyed: !batch.keys.is_empty(),
             record_bytes_max: batch.record_bytes_max,
         };
         self.send_from(reply_to, Request::Produce(produce), Op::Produce { batch: id });
