@@ -101,7 +101,13 @@ impl DataDir {
 
     /// Opens a directory that is there, for tools that work while no broker runs.
     pub fn open(path: &Path) -> Result<DataDir, DataDirError> {
-        DataDir::locked(RealDisk::open(path)?, false)
+        let disk = RealDisk::open(path)?;
+        // Of a directory that is none of ours, not even the lock is taken.
+        let format = disk.root().join("FORMAT");
+        if !format.exists() {
+            return Err(damaged(&format, "it is missing; is this the data directory of a broker?"));
+        }
+        DataDir::locked(disk, false)
     }
 
     /// The directory, absolute.

@@ -56,6 +56,15 @@ pub enum Finding {
         /// Why.
         what: String,
     },
+    /// The disk refuses to read a part of a segment.
+    ReadFailed {
+        /// The log.
+        partition: TopicPartition,
+        /// The offsets from where it failed to the end of the segment, exclusive.
+        offsets: Range<Offset>,
+        /// What the disk said.
+        what: String,
+    },
     /// An index that does not agree with its segment; it is only a hint and can be rebuilt. A note.
     IndexDamaged {
         /// Its file.
@@ -95,6 +104,7 @@ impl Finding {
             Finding::CheckpointDamaged { .. } => "checkpoint_damaged",
             Finding::SegmentShort { .. } => "segment_short",
             Finding::EntriesLost { .. } => "entries_lost",
+            Finding::ReadFailed { .. } => "read_failed",
             Finding::IndexDamaged { .. } => "index_damaged",
             Finding::Foreign { .. } => "foreign_file",
         }
@@ -119,6 +129,12 @@ impl fmt::Display for Finding {
                 f,
                 "segment {base} of {partition} has {bytes} bytes where the checkpoint says {expected}"
             ),
+            Finding::EntriesLost { partition, offsets, what } if offsets.is_empty() => {
+                write!(f, "segment {} of {partition}: {what}", offsets.start)
+            }
+            Finding::ReadFailed { partition, offsets, what } => {
+                write!(f, "{partition} cannot be read from offset {} on: {what}", offsets.start)
+            }
             Finding::EntriesLost { partition, offsets, what } => {
                 write!(
                     f,

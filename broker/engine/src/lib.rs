@@ -41,7 +41,7 @@ pub use disk::{
 };
 pub use effect::*;
 pub use finding::Finding;
-pub use inspect::{DumpError, DumpLine, VerifyReport, dump, rebuild_indexes, verify};
+pub use inspect::{DumpError, DumpLine, KafkaDump, VerifyReport, dump, dump_kafka, rebuild_indexes, verify};
 pub use job::{DiskJob, JobDone, JobKind};
 pub use letter::letter_batch;
 pub use log::{Cursor, LogView, ReadError, ReadOutcome, Wait};

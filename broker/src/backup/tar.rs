@@ -39,10 +39,14 @@ pub(super) fn header(name: &str, bytes: u64) -> Block {
     let mut block = [0; BLOCK_BYTES];
     let mut put = |at: usize, text: &[u8]| block[at..at + text.len()].copy_from_slice(text);
     put(0, name.as_bytes());
-    put(100, b"0000644\00000000\00000000\0");
+    // A zero behind each number is there already.
+    put(100, b"0000644");
+    put(108, b"0000000");
+    put(116, b"0000000");
     put(LENGTH.start, format!("{bytes:011o}").as_bytes());
     put(136, b"00000000000\0        0");
-    put(257, b"ustar\000");
+    put(257, b"ustar");
+    put(263, b"00");
     let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
     block[CHECKSUM].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     block

@@ -7,6 +7,7 @@ mod crash;
 mod fsync;
 mod hostile;
 mod http;
+mod inspect;
 mod messages;
 mod producer;
 mod queue;

@@ -7,7 +7,7 @@ use super::entries::{Found, walk};
 use crate::checkpoint;
 use crate::disk::{Disk, DiskError};
 use crate::journal::{COMMIT_ALIGN, CommitHeader, JournalEntry, decode_body};
-use crate::log::{SegmentId, SegmentIndex};
+use crate::log::{SEGMENT_HEADER_BYTES, SegmentId, SegmentIndex, header_of, is_index_of};
 
 /// One thing in a file, for people and programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,20 +39,93 @@ pub enum DumpError {
     },
 }
 
-/// Everything in a file. `salt` is the data directory's; without it no commit of a journal piece is believed.
-pub fn dump(disk: &dyn Disk, path: &str, salt: u64) -> Result<Vec<DumpLine>, DumpError> {
+/// Shows everything in a file, line by line. `salt` is the data directory's; without it no commit of a journal piece is
+/// believed. What is damaged is a line of its own; a file in which nothing is right is an error.
+pub fn dump(disk: &dyn Disk, path: &str, salt: u64, mut show: impl FnMut(DumpLine)) -> Result<(), DumpError> {
+    let damaged = |what: &str| DumpError::Damaged { path: path.to_owned(), what: what.to_owned() };
+    let (kind, number) = kind_of(path)?;
     let bytes = Bytes::from(disk.read_past_cache(path)?);
+    if bytes.is_empty() {
+        return Err(damaged("it is empty"));
+    }
+    match kind {
+        "log" => dump_segment(&bytes, &mut show).map_err(damaged),
+        "index" if !is_index_of(&bytes, Offset(number)) => {
+            Err(damaged("it does not begin as an index of this segment does"))
+        }
+        "index" => {
+            dump_index(disk, path, Offset(number), &mut show);
+            Ok(())
+        }
+        "piece" => dump_piece(&bytes, number, salt, &mut show).map_err(damaged),
+        _ => match checkpoint::decode(&bytes) {
+            Ok(checkpoint) => {
+                show(line(0, "checkpoint", [("content", format!("{checkpoint:?}"))]));
+                Ok(())
+            }
+            Err(what) => Err(damaged(&what)),
+        },
+    }
+}
+
+/// What was written as a plain file of record batches.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KafkaDump {
+    /// Batches in it.
+    pub batches: u64,
+    /// Records of them.
+    pub records: u64,
+    /// Places of the segment that are damaged, and left out.
+    pub damage: Vec<String>,
+}
+
+/// The record batches of a segment one after the other, as a log segment of Kafka holds them (record batch format v2):
+/// without the header of the file and those of the entries. Ends at the first error of `write`.
+pub fn dump_kafka<E>(
+    disk: &dyn Disk,
+    path: &str,
+    mut write: impl FnMut(&Bytes) -> Result<(), E>,
+) -> Result<Result<KafkaDump, E>, DumpError> {
+    let damaged = |what: &str| DumpError::Damaged { path: path.to_owned(), what: what.to_owned() };
+    if kind_of(path)?.0 != "log" {
+        return Err(damaged("only a segment (*.log) holds record batches that can be taken out"));
+    }
+    let bytes = Bytes::from(disk.read_past_cache(path)?);
+    let mut dumped = KafkaDump::default();
+    for found in walk(&bytes) {
+        match found {
+            Found::Entry { header, batch, .. } => {
+                if let Err(error) = write(&batch) {
+                    return Ok(Err(error));
+                }
+                dumped.batches += 1;
+                dumped.records += u64::from(header.record_count);
+            }
+            Found::Damage { bytes, what } => {
+                dumped.damage.push(format!("{} bytes at {}: {what}", bytes.end - bytes.start, bytes.start));
+            }
+        }
+    }
+    if dumped.batches == 0 && header_of(&bytes).is_none() {
+        return Err(damaged(NO_SEGMENT));
+    }
+    Ok(Ok(dumped))
+}
+
+const NO_SEGMENT: &str = "it is no segment: neither its header nor any entry in it is valid";
+
+/// By its name: what a file is, and its number.
+fn kind_of(path: &str) -> Result<(&str, u64), DumpError> {
     let (stem, kind) = path.rsplit_once('.').unwrap_or((path, ""));
     let name = stem.rsplit('/').next().unwrap_or(stem);
-    match (kind, name.parse::<u64>()) {
-        ("log", _) if SegmentId::parse(name).is_some() => Ok(dump_segment(&bytes)),
-        ("index", _) if let Some(id) = SegmentId::parse(name) => Ok(dump_index(disk, path, id.base)),
-        ("piece", Ok(number)) => Ok(dump_piece(&bytes, number, salt)),
-        ("checkpoint", Ok(_)) => match checkpoint::decode(&bytes) {
-            Ok(checkpoint) => Ok(vec![line(0, "checkpoint", [("content", format!("{checkpoint:?}"))])]),
-            Err(what) => Err(DumpError::Damaged { path: path.to_owned(), what }),
-        },
-        _ => Err(DumpError::UnknownKind(path.to_owned())),
+    let number = match kind {
+        "log" | "index" => SegmentId::parse(name).map(|id| id.base.0),
+        "piece" | "checkpoint" => name.parse().ok(),
+        _ => None,
+    };
+    match number {
+        Some(number) => Ok((kind, number)),
+        None => Err(DumpError::UnknownKind(path.to_owned())),
     }
 }
 
@@ -60,19 +133,25 @@ fn line<const N: usize>(position: u64, kind: &'static str, fields: [(&'static st
     DumpLine { position, kind, fields: fields.into() }
 }
 
-fn dump_segment(bytes: &Bytes) -> Vec<DumpLine> {
-    let mut lines = Vec::new();
+fn dump_segment(bytes: &Bytes, show: &mut impl FnMut(DumpLine)) -> Result<(), &'static str> {
+    if header_of(bytes).is_none() {
+        if !walk(bytes).any(|found| matches!(found, Found::Entry { .. })) {
+            return Err(NO_SEGMENT);
+        }
+        let what = "the header of the file is wrong".to_owned();
+        show(line(0, "damage", [("bytes", SEGMENT_HEADER_BYTES.to_string()), ("what", what)]));
+    }
     for found in walk(bytes) {
         match found {
             Found::Damage { bytes, what } => {
-                lines.push(line(
+                show(line(
                     bytes.start,
                     "damage",
                     [("bytes", (bytes.end - bytes.start).to_string()), ("what", what)],
                 ));
             }
             Found::Entry { position, header, batch } => {
-                lines.push(line(
+                show(line(
                     position,
                     "entry",
                     [
@@ -84,12 +163,12 @@ fn dump_segment(bytes: &Bytes) -> Vec<DumpLine> {
                     ],
                 ));
                 let Ok(records) = Records::decode(&batch, &BatchLimits::stored()) else { continue };
-                lines.extend(records.iter().map(|record| {
+                records.iter().for_each(|record| {
                     let length = |field: &Option<Bytes>| match field {
                         Some(bytes) => bytes.len().to_string(),
                         None => "null".to_owned(),
                     };
-                    line(
+                    show(line(
                         position,
                         "record",
                         [
@@ -98,17 +177,17 @@ fn dump_segment(bytes: &Bytes) -> Vec<DumpLine> {
                             ("value_bytes", length(&record.value)),
                             ("headers", record.headers.len().to_string()),
                         ],
-                    )
-                }));
+                    ));
+                });
             }
         }
     }
-    lines
+    Ok(())
 }
 
-fn dump_index(disk: &dyn Disk, path: &str, base: Offset) -> Vec<DumpLine> {
+fn dump_index(disk: &dyn Disk, path: &str, base: Offset, show: &mut impl FnMut(DumpLine)) {
     let index = SegmentIndex::read(disk, path, base);
-    let show = |(i, entry): (usize, Option<crate::log::IndexEntry>)| match entry {
+    let shown = |(i, entry): (usize, Option<crate::log::IndexEntry>)| match entry {
         Some(entry) => line(
             i as u64,
             "index",
@@ -120,12 +199,16 @@ fn dump_index(disk: &dyn Disk, path: &str, base: Offset) -> Vec<DumpLine> {
         ),
         None => line(i as u64, "damage", [("what", "wrong checksum".to_owned())]),
     };
-    index.entries().enumerate().map(show).collect()
+    index.entries().enumerate().map(shown).for_each(show);
 }
 
-fn dump_piece(bytes: &Bytes, number: u64, salt: u64) -> Vec<DumpLine> {
-    let mut lines = Vec::new();
-    let mut at = 0;
+fn dump_piece(
+    bytes: &Bytes,
+    number: u64,
+    salt: u64,
+    show: &mut impl FnMut(DumpLine),
+) -> Result<(), &'static str> {
+    let (mut at, mut commits) = (0, 0);
     while at + COMMIT_ALIGN <= bytes.len() {
         let valid = CommitHeader::parse(&bytes[at..], salt).and_then(|(header, _)| {
             let body = header.body(&bytes[at..])?;
@@ -135,7 +218,8 @@ fn dump_piece(bytes: &Bytes, number: u64, salt: u64) -> Vec<DumpLine> {
             at += COMMIT_ALIGN;
             continue;
         };
-        lines.push(line(
+        commits += 1;
+        show(line(
             at as u64,
             "commit",
             [
@@ -149,13 +233,20 @@ fn dump_piece(bytes: &Bytes, number: u64, salt: u64) -> Vec<DumpLine> {
         ));
         match decode_body(&body, header.entry_count) {
             Ok(entries) => {
-                lines.extend(entries.into_iter().map(|entry| dump_journal_entry(at as u64, entry)))
+                entries.into_iter().map(|entry| dump_journal_entry(at as u64, entry)).for_each(&mut *show);
             }
-            Err(error) => lines.push(line(at as u64, "damage", [("what", error.to_string())])),
+            Err(error) => show(line(at as u64, "damage", [("what", error.to_string())])),
         }
         at += header.padded_bytes();
     }
-    lines
+    if commits == 0 && bytes.iter().any(|byte| *byte != 0) {
+        return Err("no commit of this data directory is in it: it is another's, or no piece of a journal");
+    }
+    if at < bytes.len() {
+        let left = (bytes.len() - at).to_string();
+        show(line(at as u64, "damage", [("bytes", left), ("what", "the piece is cut off".to_owned())]));
+    }
+    Ok(())
 }
 
 fn dump_journal_entry(position: u64, entry: JournalEntry) -> DumpLine {

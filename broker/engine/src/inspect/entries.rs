@@ -16,24 +16,24 @@ pub(super) enum Found {
 }
 
 /// All of a segment, entry by entry. Behind damage it goes on where readers do.
-pub(super) fn walk(segment: &Bytes) -> Vec<Found> {
-    let mut found = Vec::new();
+pub(super) fn walk(segment: &Bytes) -> impl Iterator<Item = Found> {
     let mut at = SEGMENT_HEADER_BYTES;
-    while at < segment.len() {
-        match entry_at(segment, at) {
+    std::iter::from_fn(move || {
+        if at >= segment.len() {
+            return None;
+        }
+        let from = at;
+        Some(match entry_at(segment, at) {
             Ok((header, batch)) => {
-                let next = at + header.entry_bytes();
-                found.push(Found::Entry { position: at as u64, header, batch });
-                at = next;
+                at += header.entry_bytes();
+                Found::Entry { position: from as u64, header, batch }
             }
             Err(what) => {
-                let next = behind_damage(segment, at);
-                found.push(Found::Damage { bytes: at as u64..next as u64, what });
-                at = next;
+                at = behind_damage(segment, from);
+                Found::Damage { bytes: from as u64..at as u64, what }
             }
-        }
-    }
-    found
+        })
+    })
 }
 
 /// Where to go on: behind the damaged entry if its header is whole, since a message may hold what looks like an entry;

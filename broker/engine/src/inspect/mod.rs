@@ -4,5 +4,5 @@ mod dump;
 mod entries;
 mod verify;
 
-pub use dump::{DumpError, DumpLine, dump};
+pub use dump::{DumpError, DumpLine, KafkaDump, dump, dump_kafka};
 pub use verify::{VerifyReport, rebuild_indexes, verify};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use dure_proto::{BatchHeader, CommitSeq, Offset, ShardId, TopicPartition};
+use dure_proto::{BatchHeader, CommitSeq, Offset, PartitionId, ShardId, TopicId, TopicPartition};
 
 use super::entries::{Found, walk};
 use crate::checkpoint;
@@ -12,7 +12,7 @@ use crate::finding::Finding;
 use crate::journal::{JournalEntry, ScanFrom, decode_body, scan};
 use crate::log::{
     IndexWriter, SEGMENT_HEADER_BYTES, SegmentId, SegmentIndex, SegmentMeta, index_path, is_header_of,
-    log_dir, segment_path,
+    log_dir, segment_of, segment_path,
 };
 use crate::shard::{State, shard_dir};
 use crate::time::Now;
@@ -107,7 +107,35 @@ pub fn verify(disk: &dyn Disk, shard: ShardId, salt: u64) -> DiskResult<VerifyRe
             verify_segment(disk, &log_dir(&dir, partition), partition, segment, &mut report)?;
         }
     }
+    if report.is_ok() {
+        foreign_files(disk, &dir, &state, &mut report.findings)?;
+    }
     Ok(report)
+}
+
+/// Segments that nothing names: what a removal that was interrupted left. Of what is damaged nobody can tell.
+fn foreign_files(disk: &dyn Disk, dir: &str, state: &State, findings: &mut Vec<Finding>) -> DiskResult<()> {
+    let root = format!("{dir}/log");
+    let directories = |path: &str| -> DiskResult<Vec<String>> {
+        Ok(disk.list(path)?.into_iter().filter(|entry| entry.is_dir).map(|entry| entry.name).collect())
+    };
+    for topic in directories(&root)? {
+        for partition in directories(&format!("{root}/{topic}"))? {
+            let log = topic.parse().ok().zip(partition.parse().ok()).and_then(|(topic, partition)| {
+                state.logs.get(&TopicPartition { topic: TopicId(topic), partition: PartitionId(partition) })
+            });
+            for file in disk.list(&format!("{root}/{topic}/{partition}"))? {
+                let named = segment_of(&file.name).is_some_and(|id| {
+                    log.is_some_and(|log| log.layout.segments().any(|segment| segment.id() == id))
+                });
+                if !named {
+                    findings
+                        .push(Finding::Foreign { path: format!("{root}/{topic}/{partition}/{}", file.name) });
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn replay(state: &mut State, seq: CommitSeq, entry: JournalEntry, now: Now, report: &mut VerifyReport) {

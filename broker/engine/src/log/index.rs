@@ -62,6 +62,11 @@ fn checksum(base: Offset, fields: &[u8]) -> u32 {
     hasher.finalize()
 }
 
+/// Whether these bytes begin as the index of the segment with this base offset does.
+pub(crate) fn is_index_of(bytes: &[u8], base: Offset) -> bool {
+    bytes.get(..HEADER_BYTES) == Some(&header(base))
+}
+
 fn header(base: Offset) -> [u8; HEADER_BYTES] {
     let mut out = [0; HEADER_BYTES];
     out[..4].copy_from_slice(MAGIC);

@@ -12,11 +12,11 @@ mod view;
 mod writer;
 
 pub(crate) use expiry::{Held, Judge};
-pub(crate) use index::{IndexEntry, IndexWriter, SegmentIndex};
+pub(crate) use index::{IndexEntry, IndexWriter, SegmentIndex, is_index_of};
 pub(crate) use layout::{LogLayout, Placement, SegmentMeta};
 pub(crate) use segment::segment_header;
 pub(crate) use segment::{
-    SEGMENT_HEADER_BYTES, SegmentId, index_path, is_header_of, log_dir, segment_of, segment_path,
+    SEGMENT_HEADER_BYTES, SegmentId, header_of, index_path, is_header_of, log_dir, segment_of, segment_path,
 };
 pub use view::{Cursor, LogView, ReadError, ReadOutcome, Wait};
 pub(crate) use writer::LogWriter;

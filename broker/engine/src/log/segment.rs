@@ -21,7 +21,7 @@
 use std::fmt;
 use std::sync::OnceLock;
 
-use dure_proto::{Offset, TopicPartition};
+use dure_proto::{Offset, PartitionId, TopicId, TopicPartition};
 
 use super::index::{IndexWriter, SegmentIndex};
 use crate::disk::{Disk, DiskRef, DiskResult, FileRef, OpenMode};
@@ -93,6 +93,16 @@ pub(crate) fn segment_header(partition: TopicPartition, id: SegmentId) -> [u8; S
     out[..4].copy_from_slice(MAGIC);
     out[4..8].copy_from_slice(&checksum.to_le_bytes());
     out
+}
+
+/// Which segment these bytes are the header of.
+pub(crate) fn header_of(bytes: &[u8]) -> Option<(TopicPartition, SegmentId)> {
+    let bytes = bytes.get(..SEGMENT_HEADER_BYTES)?;
+    let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+    let partition = TopicPartition { topic: TopicId(u32_at(12)), partition: PartitionId(u32_at(16)) };
+    let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+    let id = SegmentId { base: Offset(u64_at(24)), generation: u64_at(32) };
+    is_header_of(bytes, partition, id).then_some((partition, id))
 }
 
 /// Whether these bytes are the header of this segment.
