@@ -1,5 +1,8 @@
 //! Whether the broker is ready, and if not, why.
 
+use std::collections::BTreeMap;
+
+use dure_engine::Finding;
 use tokio::sync::watch;
 
 /// Where the broker is in its life. It only ever moves forward.
@@ -20,6 +23,17 @@ pub struct HealthState {
     pub phase: Phase,
     /// Shards that met an error they cannot go on from: which, and why.
     pub stopped: Vec<(u16, String)>,
+    /// Shards whose data is damaged, and how: found at the start and by the scrubber. The rest is served.
+    pub damaged: BTreeMap<u16, Damaged>,
+}
+
+/// What is known to be damaged in one shard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Damaged {
+    /// What recovery found.
+    pub recovered: Vec<String>,
+    /// What the scrubber found, as of now.
+    pub scrubbed: Vec<String>,
 }
 
 /// Shared health; every clone is the same one.
@@ -30,7 +44,8 @@ pub(crate) struct Health {
 
 impl Health {
     pub(crate) fn starting() -> Health {
-        Health { state: watch::Sender::new(HealthState { phase: Phase::Starting, stopped: Vec::new() }) }
+        let (stopped, damaged) = (Vec::new(), BTreeMap::new());
+        Health { state: watch::Sender::new(HealthState { phase: Phase::Starting, stopped, damaged }) }
     }
 
     /// Moves on to `phase`, never back.
@@ -43,12 +58,53 @@ impl Health {
         self.state.send_modify(|state| state.stopped.push((shard, why)));
     }
 
+    /// What a shard found when it was opened; notes are none of it.
+    pub(crate) fn recovered(&self, shard: u16, findings: &[Finding]) {
+        self.damaged(shard, |damaged| damaged.recovered = texts(findings));
+    }
+
+    /// What the scrubber knows to be damaged now.
+    pub(crate) fn scrubbed(&self, shard: u16, findings: &[Finding]) {
+        self.damaged(shard, |damaged| damaged.scrubbed = texts(findings));
+    }
+
+    fn damaged(&self, shard: u16, change: impl FnOnce(&mut Damaged)) {
+        self.state.send_modify(|state| {
+            let damaged = state.damaged.entry(shard).or_default();
+            change(damaged);
+            if *damaged == Damaged::default() {
+                state.damaged.remove(&shard);
+            }
+        });
+    }
+
     pub(crate) fn now(&self) -> HealthState {
         self.state.borrow().clone()
     }
 }
 
+/// At most so many of a kind are shown: the log has them all.
+const SHOWN_MAX: usize = 100;
+
+fn texts(findings: &[Finding]) -> Vec<String> {
+    let damage = findings.iter().filter(|finding| finding.is_damage());
+    damage.take(SHOWN_MAX).map(ToString::to_string).collect()
+}
+
 impl HealthState {
+    /// Whether something that was acknowledged cannot be read any more. What can be is served all the same.
+    #[must_use]
+    pub fn is_degraded(&self) -> bool {
+        !self.damaged.is_empty()
+    }
+
+    /// What that is, one sentence each.
+    #[must_use]
+    pub fn damage(&self) -> Vec<&str> {
+        let all = self.damaged.values().flat_map(|damaged| damaged.recovered.iter().chain(&damaged.scrubbed));
+        all.map(String::as_str).collect()
+    }
+
     /// Whether requests are served.
     #[must_use]
     pub fn is_ready(&self) -> bool {

@@ -29,5 +29,5 @@ pub use config::{
     ConfigError, LogFormat, Origin, Resolved, SETTINGS, ServeOptions, Setting, SettingSpec, nearest, resolve,
 };
 pub use data_dir::{DataDir, DataDirError, FORMAT_VERSION, Format};
-pub use health::{HealthState, Phase};
+pub use health::{Damaged, HealthState, Phase};
 pub use serve::{Running, ServeError, serve};

@@ -9,6 +9,8 @@ use dure_proto::wire::ErrorCode;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram, with_local_recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+use crate::clock::Clock;
+
 const SYNC_SECONDS: [f64; 13] =
     [0.0001, 0.0002, 0.0004, 0.0008, 0.0016, 0.0032, 0.0064, 0.0128, 0.0256, 0.0512, 0.1024, 0.5, 2.0];
 
@@ -25,6 +27,11 @@ pub(crate) struct Metrics {
     commits: Counter,
     commit_bytes: Counter,
     sync_seconds: Histogram,
+    scrub_bytes: Counter,
+    scrub_passes: Counter,
+    scrub_pass_time: Gauge,
+    /// By kind; met rarely.
+    scrub_findings: Mutex<HashMap<&'static str, Counter>>,
     requests: HashMap<&'static str, Counter>,
     /// By code; a code is met for the first time rarely.
     errors: Mutex<HashMap<i32, Counter>>,
@@ -90,6 +97,18 @@ impl Metrics {
             commits: count("dure_commits_total"),
             commit_bytes: count("dure_commit_bytes_total"),
             sync_seconds: with_local_recorder(&recorder, || histogram!("dure_sync_seconds")),
+            scrub_bytes: count("dure_scrub_bytes_total"),
+            scrub_passes: count("dure_scrub_passes_total"),
+            scrub_pass_time: with_local_recorder(&recorder, || {
+                gauge!("dure_scrub_last_pass_timestamp_seconds")
+            }),
+            scrub_findings: with_local_recorder(&recorder, || {
+                // There from the start, so that an alert sees the first one.
+                let kinds = ["entries_lost", "read_failed"];
+                Mutex::new(
+                    kinds.map(|kind| (kind, counter!("dure_scrub_findings_total", "kind" => kind))).into(),
+                )
+            }),
             requests,
             errors: Mutex::default(),
             recorder,
@@ -101,6 +120,23 @@ impl Metrics {
         self.commits.increment(1);
         self.commit_bytes.increment(bytes as u64);
         self.sync_seconds.record(took.as_secs_f64());
+    }
+
+    /// The scrubber read so much, and perhaps the last of it.
+    pub(crate) fn scrubbed(&self, bytes: u64, pass_done: bool) {
+        self.scrub_bytes.increment(bytes);
+        if pass_done {
+            self.scrub_passes.increment(1);
+            self.scrub_pass_time.set(Clock::new().now().wall_ms as f64 / 1000.0);
+        }
+    }
+
+    pub(crate) fn scrub_finding(&self, kind: &'static str) {
+        let mut findings = self.scrub_findings.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let counter = findings.entry(kind).or_insert_with(|| {
+            with_local_recorder(&self.recorder, || counter!("dure_scrub_findings_total", "kind" => kind))
+        });
+        counter.increment(1);
     }
 
     pub(crate) fn request(&self, name: &str) {
@@ -137,6 +173,16 @@ fn describe() {
     describe_counter!("dure_commits_total", "Commits written and synced.");
     describe_counter!("dure_commit_bytes_total", "Bytes of commits.");
     describe_histogram!("dure_sync_seconds", "Time to write and sync one commit.");
+    describe_counter!("dure_scrub_bytes_total", "Bytes of sealed segments that the scrubber has read.");
+    describe_counter!(
+        "dure_scrub_passes_total",
+        "How often the scrubber has read everything that is sealed."
+    );
+    describe_gauge!(
+        "dure_scrub_last_pass_timestamp_seconds",
+        "When it had last read everything; 0: not yet."
+    );
+    describe_counter!("dure_scrub_findings_total", "Damage that the scrubber has found, by kind.");
     describe_counter!("dure_requests_total", "Requests by kind.");
     describe_counter!("dure_errors_total", "Error answers by code.");
 }

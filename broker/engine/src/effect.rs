@@ -6,6 +6,7 @@ use bytes::Bytes;
 use dure_proto::{GroupId, LeaseToken, Offset, TopicPartition, wire};
 
 use crate::catalogue::TopicTable;
+use crate::finding::Finding;
 use crate::job::{DiskJob, JobDone};
 use crate::log::LogView;
 use crate::request::{ConnectionId, ReplyTo, Request, RequestError, Response, SubscriptionId};
@@ -93,8 +94,23 @@ pub enum Effect {
         /// Where its bytes are: the source, or the dead-letter log if it was redriven.
         from: (TopicPartition, Offset),
     },
+    /// The scrubber read something, or came to the end of a pass.
+    Scrubbed(Scrubbed),
     /// The shard met an error that it cannot go on from; everything is refused from now on.
     Stopped(String),
+}
+
+/// What the scrubber did.
+#[derive(Clone, Debug, Default)]
+pub struct Scrubbed {
+    /// Bytes read.
+    pub bytes: u64,
+    /// Damage that was not known before.
+    pub findings: Vec<Finding>,
+    /// Everything that is sealed was read since this was said the last time.
+    pub pass_done: bool,
+    /// Set if it changed: all that is known to be damaged now, in as few findings as can be.
+    pub damage: Option<Vec<Finding>>,
 }
 
 /// Messages leased.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use dure_proto::CommitSeq;
+use dure_proto::{CommitSeq, Offset, TopicPartition};
 
 use crate::backup::BackupContent;
 use crate::checkpoint::CheckpointFile;
@@ -11,6 +11,7 @@ use crate::compaction::{Pass, PassError, Stepped};
 use crate::disk::{Disk, DiskError, DiskResult, FileRef};
 use crate::journal::OpenPiece;
 use crate::mutant::{self, Mutant};
+use crate::log::{Cursor, LogView, ReadError, ReadOutcome, Wait};
 use crate::shard::Sweep;
 
 /// A piece of disk work.
@@ -26,6 +27,8 @@ pub enum JobKind {
     Commit,
     /// Nobody waits for it yet.
     Background,
+    /// Nobody ever waits for it: it belongs on a thread of its own.
+    Idle,
 }
 
 pub(crate) enum Job {
@@ -47,6 +50,7 @@ pub(crate) enum Job {
         dirs: Vec<String>,
     },
     Sweep(Sweep),
+    Scrub { view: LogView, cursor: Cursor, bytes_max: usize, wait: Wait },
     CheckSpace,
     /// One step of a pass, which comes back with its outcome.
     Compact(Box<Pass>),
@@ -59,6 +63,19 @@ pub(crate) enum Done {
     Removed(DiskResult<()>),
     Space(DiskResult<u64>),
     Compacted { pass: Box<Pass>, result: Result<Stepped, PassError> },
+    Scrubbed(ScrubRead),
+}
+
+/// What the scrubber read of one sealed segment.
+pub(crate) struct ScrubRead {
+    pub(crate) partition: TopicPartition,
+    pub(crate) segment_end: Offset,
+    /// Where it began to read, and where it goes on.
+    pub(crate) from: Offset,
+    pub(crate) cursor: Cursor,
+    /// What it cost.
+    pub(crate) bytes: u64,
+    pub(crate) outcome: Result<ReadOutcome, ReadError>,
 }
 
 impl DiskJob {
@@ -67,6 +84,7 @@ impl DiskJob {
     pub fn kind(&self) -> JobKind {
         match self.0 {
             Job::WriteCommit { .. } => JobKind::Commit,
+            Job::Scrub { .. } => JobKind::Idle,
             _ => JobKind::Background,
         }
     }
@@ -104,6 +122,9 @@ impl DiskJob {
             }
             Job::Remove { paths, dirs } => Done::Removed(remove(disk, &paths, &dirs)),
             Job::Sweep(sweep) => Done::Removed(sweep.run(disk)),
+            Job::Scrub { view, cursor, bytes_max, wait } => {
+                Done::Scrubbed(scrub(&view, cursor, bytes_max, wait))
+            }
             Job::CheckSpace => Done::Space(disk.available_bytes()),
             Job::Compact(mut pass) => {
                 let result = pass.step(disk).inspect_err(|_| pass.abandon(disk));
@@ -137,6 +158,24 @@ fn write_commit(file: &FileRef, position: u64, bytes: &[u8]) -> DiskResult<()> {
     if mutant::is(Mutant::RetryFailedSync) { synced.or_else(|_| file.sync()) } else { synced }
 }
 
+/// Damage is looked for well beyond the bytes asked for: it is counted as if they had been read.
+fn scrub(view: &LogView, mut cursor: Cursor, bytes_max: usize, wait: Wait) -> ScrubRead {
+    let from = cursor.offset();
+    let outcome = view.read(&mut cursor, bytes_max, wait);
+    let bytes = match &outcome {
+        Ok(ReadOutcome::Entries(entries)) => entries.len(),
+        _ => bytes_max,
+    };
+    ScrubRead {
+        partition: view.partition,
+        segment_end: view.high_watermark,
+        from,
+        cursor,
+        bytes: bytes as u64,
+        outcome,
+    }
+}
+
 /// What is gone already is no error: a crash may have come between the two halves of a removal.
 fn remove(disk: &dyn Disk, paths: &[String], dirs: &[String]) -> DiskResult<()> {
     let gone_is_fine = |result: DiskResult<()>| match result {
@@ -155,6 +194,7 @@ impl fmt::Debug for DiskJob {
             Job::WriteCheckpoint(file) => write!(f, "WriteCheckpoint({})", file.seq()),
             Job::Remove { paths, dirs } => write!(f, "Remove({paths:?}, {dirs:?})"),
             Job::Sweep(_) => write!(f, "Sweep"),
+            Job::Scrub { view, cursor, .. } => write!(f, "Scrub({}, {})", view.partition, cursor.offset()),
             Job::CheckSpace => write!(f, "CheckSpace"),
             Job::Compact(pass) => write!(f, "Compact({pass:?})"),
         }
@@ -172,6 +212,7 @@ impl fmt::Debug for JobDone {
             Done::Removed(result) => write!(f, "Removed({result:?})"),
             Done::Space(result) => write!(f, "Space({result:?})"),
             Done::Compacted { pass, result } => write!(f, "Compacted({pass:?}, {result:?})"),
+            Done::Scrubbed(read) => write!(f, "Scrubbed({}, {} bytes)", read.partition, read.bytes),
         }
     }
 }

@@ -24,6 +24,7 @@ mod producers;
 mod queue_group;
 mod request;
 mod retention;
+mod scrub;
 mod shard;
 mod stream_group;
 mod time;

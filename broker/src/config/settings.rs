@@ -75,7 +75,7 @@ impl Default for ServeOptions {
             inflight_bytes_max: 64 << 20,
             connection_inflight_bytes_max: 16 << 20,
             batch_cache_bytes_max: 16 << 20,
-            shard: ShardConfig::default(),
+            shard: ShardConfig { scrub_bytes_per_s: 4 << 20, ..ShardConfig::default() },
             hello_timeout: Duration::from_secs(5),
             frame_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(9),
@@ -202,6 +202,12 @@ pub const SETTINGS: &[SettingSpec] = &[
         help: "bytes of the disk that producing never touches, so that acking and deleting go on",
         set: |o, text| parse_size(text).map(|n| o.shard.reserve_bytes = n),
         show: |o| show_size(o.shard.reserve_bytes),
+    },
+    SettingSpec {
+        name: "scrub-rate",
+        help: "how much of the sealed segments is read again in a second to find damage early; 0: nothing",
+        set: |o, text| parse_size(text).map(|n| o.shard.scrub_bytes_per_s = n),
+        show: |o| show_size(o.shard.scrub_bytes_per_s),
     },
     SettingSpec {
         name: "hello-timeout",

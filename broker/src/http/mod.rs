@@ -69,7 +69,13 @@ async fn readyz(State(state): State<HttpState>) -> Response {
     let code = if health.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let stopped: Vec<_> =
         health.stopped.iter().map(|(shard, why)| json!({ "shard": shard, "error": why })).collect();
-    let body = json!({ "ready": health.is_ready(), "reasons": health.reasons(), "stopped_shards": stopped });
+    let body = json!({
+        "ready": health.is_ready(),
+        "reasons": health.reasons(),
+        "stopped_shards": stopped,
+        "degraded": health.is_degraded(),
+        "damage": health.damage(),
+    });
     (code, Json(body)).into_response()
 }
 

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use dure_engine::{
-    ConnectionId, Deliver, DeliverTo, Effect, Request, RequestError, Response, SubscriptionId, TopicTable,
+    ConnectionId, Deliver, DeliverTo, Effect, Request, RequestError, Response, Scrubbed, SubscriptionId,
+    TopicTable,
 };
 use dure_proto::ShardId;
 use dure_proto::wire::envelope::Body;
@@ -15,6 +16,7 @@ use super::pending::PendingTable;
 use super::registry::LogPublisher;
 use super::{AnswerTo, Delivery, DeliveryTarget, LetterRequest, Message, Outbox, OutgoingFrame, Pending};
 use crate::health::Health;
+use crate::metrics::Metrics;
 
 pub(super) struct Effects {
     shard: ShardId,
@@ -22,9 +24,15 @@ pub(super) struct Effects {
     logs: LogPublisher,
     topics: watch::Sender<Arc<TopicTable>>,
     letters: mpsc::UnboundedSender<LetterRequest>,
-    health: Health,
+    watched: Watched,
     connections: HashMap<ConnectionId, Attached>,
     pending: PendingTable,
+}
+
+/// Where is told how the shard fares.
+pub(super) struct Watched {
+    pub(super) health: Health,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 struct Attached {
@@ -43,10 +51,10 @@ impl Effects {
         logs: LogPublisher,
         topics: watch::Sender<Arc<TopicTable>>,
         letters: mpsc::UnboundedSender<LetterRequest>,
-        health: Health,
+        watched: Watched,
     ) -> Effects {
         let (connections, pending) = (HashMap::new(), PendingTable::default());
-        Effects { shard, jobs, logs, topics, letters, health, connections, pending }
+        Effects { shard, jobs, logs, topics, letters, watched, connections, pending }
     }
 
     /// Jobs and what readers see come first: the disk should not wait for anything else, and whoever is told that
@@ -84,10 +92,24 @@ impl Effects {
             Effect::FetchLetter { group, source, offset, from, .. } => {
                 let _ = self.letters.send(LetterRequest { group, source, offset, from });
             }
-            Effect::Stopped(why) => self.health.shard_stopped(self.shard.0, why),
+            Effect::Scrubbed(scrubbed) => self.scrubbed(scrubbed),
+            Effect::Stopped(why) => self.watched.health.shard_stopped(self.shard.0, why),
             Effect::Job(_) | Effect::Publish(_) | Effect::Unpublish(_) | Effect::TopicsChanged(_) => {
                 unreachable!("carried out before anyone is told")
             }
+        }
+    }
+
+    fn scrubbed(&self, scrubbed: Scrubbed) {
+        let Scrubbed { bytes, findings, pass_done, damage } = scrubbed;
+        let (shard, Watched { health, metrics }) = (self.shard, &self.watched);
+        metrics.scrubbed(bytes, pass_done);
+        for finding in findings {
+            tracing::error!(%shard, kind = finding.kind(), "scrubber: {finding}");
+            metrics.scrub_finding(finding.kind());
+        }
+        if let Some(damage) = damage {
+            health.scrubbed(shard.0, &damage);
         }
     }
 

@@ -1,5 +1,5 @@
 //! Runs the engine: one thread per shard that decides, two that write its commits, one for the disk work that nobody
-//! waits for. Connections reach a shard through its inbox and hear from it through their outboxes; what they read
+//! waits for yet, one for what nobody ever waits for. Connections reach a shard through its inbox and hear from it through their outboxes; what they read
 //! lies in published views.
 
 mod disk_threads;
@@ -30,6 +30,7 @@ pub(crate) use registry::Logs;
 use crate::clock::Clock;
 use crate::health::Health;
 use crate::metrics::Metrics;
+use effects::{Effects, Watched};
 
 /// The connection number of the broker's own requests; listeners count from 1.
 pub(crate) const OWN_CONNECTION: ConnectionId = ConnectionId(0);
@@ -70,7 +71,16 @@ pub(crate) fn start_shard(
     let (topics_out, topics) = watch::channel(Arc::new(TopicTable::default()));
     let mut joins = Vec::new();
     let jobs = disk_threads::start(id, &disk, &inbox, health, metrics, &mut joins);
-    let mut effects = effects::Effects::new(id, jobs, publisher, topics_out, letters_out, health.clone());
+    let mut effects = Effects::new(
+        id,
+        jobs,
+        publisher,
+        topics_out,
+        letters_out,
+        Watched { health: health.clone(), metrics: metrics.clone() },
+    );
+    // What a start finds out stays known.
+    health.recovered(id.0, &report.findings);
     // Whoever finds the broker ready finds its topics.
     effects.carry_out(shard.take_effects());
     joins.push(shard_thread::start(id, shard, clock, messages, effects, health.clone()));

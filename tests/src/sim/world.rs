@@ -250,6 +250,15 @@ impl World {
                 self.note(format_args!("fetch {source} {offset} from {} {}: {reason}", from.0, from.1));
                 self.letters.push(LetterRequest { group, source, offset, from });
             }
+            Effect::Scrubbed(scrubbed) => {
+                for finding in &scrubbed.findings {
+                    self.note(format_args!("scrubbed: {finding}"));
+                    ensure!(
+                        self.fault_armed || self.disk.is_off(),
+                        "the scrubber found damage, and nothing was wrong with the disk: {finding}"
+                    );
+                }
+            }
             Effect::Stopped(why) => {
                 self.note(format_args!("stopped: {why}"));
                 ensure!(

@@ -14,6 +14,7 @@ mod queue;
 mod reconnect;
 mod refusals;
 mod retention;
+mod scrub;
 mod shutdown;
 mod streams;
 mod topics;

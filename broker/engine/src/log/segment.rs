@@ -137,6 +137,11 @@ impl SegmentFiles {
         [segment_path(&self.dir, self.id), index_path(&self.dir, self.id)]
     }
 
+    /// Reads what the device holds, as [`Disk::read_past_cache_at`].
+    pub(crate) fn read_past_cache(&self, position: u64, buf: &mut [u8]) -> DiskResult<usize> {
+        self.disk.read_past_cache_at(&segment_path(&self.dir, self.id), position, buf)
+    }
+
     /// The index of a sealed segment, mapped once.
     pub(crate) fn sealed_index(&self) -> &SegmentIndex {
         self.index.get_or_init(|| {

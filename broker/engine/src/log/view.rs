@@ -59,6 +59,16 @@ impl Cursor {
         Cursor { offset, place: None }
     }
 
+    /// A reader that stands at the first entry of a segment and wants the record at this offset next.
+    pub(crate) fn at_segment(segment: SegmentId, offset: Offset) -> Cursor {
+        Cursor { offset, place: Some((segment, SEGMENT_HEADER_BYTES as u64)) }
+    }
+
+    /// The segment that it stands in, if it knows.
+    pub(crate) fn segment(&self) -> Option<SegmentId> {
+        self.place.map(|(segment, _)| segment)
+    }
+
     /// The next offset wanted.
     #[must_use]
     pub fn offset(&self) -> Offset {
@@ -73,6 +83,8 @@ pub enum Wait {
     CachedOnly,
     /// As long as it takes.
     MayWait,
+    /// As long as it takes, from the device: what is read is neither looked for in memory nor kept there.
+    PastCache,
 }
 
 /// What a read found.
@@ -262,7 +274,7 @@ impl SegmentRead<'_> {
                 Taken::Larger { .. } | Taken::Damaged if wait == Wait::CachedOnly => {
                     return Ok(ReadOutcome::WouldWait);
                 }
-                Taken::Larger { .. } | Taken::Damaged => match self.resynchronise(position, cursor)? {
+                Taken::Larger { .. } | Taken::Damaged => match self.resynchronise(position, cursor, wait)? {
                     Behind::Damage(lost) => return Ok(ReadOutcome::Lost(lost)),
                     Behind::Others(next) => position = next,
                 },
@@ -295,6 +307,10 @@ impl SegmentRead<'_> {
         match wait {
             Wait::MayWait => {
                 let read = read_what_is_there(file, position, &mut chunk)?;
+                chunk.truncate(read);
+            }
+            Wait::PastCache => {
+                let read = self.segment.read_past_cache(position, &mut chunk)?;
                 chunk.truncate(read);
             }
             Wait::CachedOnly => match file.read_cached_at(position, &mut chunk)? {
@@ -345,12 +361,12 @@ impl SegmentRead<'_> {
     ///
     /// Where no header tells how far the damage goes, what producers sent has to be searched, and a message may hold the
     /// image of an entry: what is found there is believed only if an entry or the end of the segment follows on it.
-    fn resynchronise(&self, from: u64, cursor: &mut Cursor) -> DiskResult<Behind> {
+    fn resynchronise(&self, from: u64, cursor: &mut Cursor, wait: Wait) -> DiskResult<Behind> {
         let wanted = cursor.offset;
         let first = self.behind_whole_headers(from)?;
         let mut position = first;
         while position + (ENTRY_HEADER_BYTES as u64) <= self.bytes {
-            let window = self.chunk(position, 2 * ENTRY_BYTES_MAX, Wait::MayWait)?.unwrap_or_default();
+            let window = self.chunk(position, 2 * ENTRY_BYTES_MAX, wait)?.unwrap_or_default();
             for at in 0..window.len().saturating_sub(ENTRY_HEADER_BYTES) + 1 {
                 let Some(header) = self.valid_entry(&window[at..]) else { continue };
                 let at = position + at as u64;

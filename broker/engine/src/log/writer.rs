@@ -7,7 +7,7 @@ use dure_proto::{EntryHeader, Offset, TopicPartition};
 
 use super::layout::{LogLayout, Placement, SegmentMeta};
 use super::segment::{SegmentFiles, SegmentId, SegmentWriter, log_dir};
-use super::view::{LogView, SegmentView};
+use super::view::{Cursor, LogView, SegmentView, Wait};
 use crate::disk::{DiskRef, DiskResult, FileRef};
 
 /// The files of one log. Runs behind the layout: it holds what is durable, the layout what is decided.
@@ -26,6 +26,9 @@ pub(crate) struct LogWriter {
     dirty: Vec<FileRef>,
     /// A directory entry was made since the last checkpoint.
     dir_dirty: bool,
+    /// Everything below is synced, and will be once the checkpoint that is under way is written.
+    synced: Offset,
+    syncing: Offset,
 }
 
 impl LogWriter {
@@ -53,6 +56,8 @@ impl LogWriter {
             high_watermark: layout.log_end(),
             dirty: Vec::new(),
             dir_dirty: false,
+            synced: layout.log_end(),
+            syncing: layout.log_end(),
             disk,
         }
     }
@@ -162,6 +167,39 @@ impl LogWriter {
         }
     }
 
+    pub(crate) fn log_start(&self) -> Offset {
+        self.log_start
+    }
+
+    /// The first sealed segment that ends behind an offset.
+    pub(crate) fn sealed_behind(&self, offset: Offset) -> Option<SegmentId> {
+        let offset = offset.max(self.log_start);
+        let i = self.segments.partition_point(|segment| segment.end <= offset);
+        (i + 1 < self.segments.len()).then(|| self.segments[i].files.id)
+    }
+
+    /// One sealed segment as a log of its own, where its entries begin, and how it is best read by somebody who wants
+    /// to know what the device holds: what is not synced may be in memory only.
+    pub(crate) fn sealed_view(&self, id: SegmentId) -> Option<(LogView, Cursor, Wait)> {
+        let segment = self.segments.iter().find(|segment| segment.files.id == id)?;
+        let view = LogView {
+            partition: self.partition,
+            log_start: self.log_start.max(id.base),
+            high_watermark: segment.end,
+            bytes: segment.bytes,
+            segments: Arc::new([segment.clone()]),
+            tail_bytes: segment.bytes,
+        };
+        let cursor = Cursor::at_segment(id, view.log_start);
+        let wait = if segment.end <= self.synced { Wait::PastCache } else { Wait::MayWait };
+        Some((view, cursor, wait))
+    }
+
+    /// The checkpoint that [`LogWriter::take_dirty`] was asked for is written.
+    pub(crate) fn handle_checkpoint(&mut self) {
+        self.synced = self.syncing;
+    }
+
     /// What a checkpoint has to sync: files written since the last one, and the log's directory if names in it are
     /// new. The active segment is opened again by the next write, which puts it on the list again.
     pub(crate) fn take_dirty(&mut self) -> (Vec<FileRef>, Option<String>) {
@@ -169,6 +207,7 @@ impl LogWriter {
             self.active = None;
         }
         let dir = std::mem::take(&mut self.dir_dirty).then(|| self.dir.clone());
+        self.syncing = self.high_watermark;
         (std::mem::take(&mut self.dirty), dir)
     }
 }

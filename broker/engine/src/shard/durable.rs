@@ -177,6 +177,7 @@ impl Shard {
     /// Journal pieces are kept back to the checkpoint before the last, so that a damaged one can be replayed around.
     pub(super) fn handle_checkpoint(&mut self, seq: CommitSeq, backup: Option<BackupContent>) {
         self.checkpoint.running = false;
+        self.writers.values_mut().for_each(LogWriter::handle_checkpoint);
         self.checkpoint.before = self.checkpoint.last.replace(seq);
         let retired = self.compaction.take_retired(seq);
         self.remove_of_log(retired, Vec::new());

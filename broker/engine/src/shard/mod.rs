@@ -13,6 +13,7 @@ mod housekeeping;
 mod open;
 mod produce;
 mod queues;
+mod scrub;
 mod settle;
 mod state;
 mod streams;
@@ -33,6 +34,7 @@ use crate::mutant::{self, Mutant};
 use crate::queue_group::{Jitter, TokenSource};
 use crate::request::{ReplyTo, Request, RequestError, Response};
 use crate::retention::RetentionClock;
+use crate::scrub::Scrubber;
 use crate::time::Now;
 use commit_path::{CommitPath, Step};
 use compaction::Compaction;
@@ -65,6 +67,8 @@ pub struct ShardConfig {
     pub compaction_bytes_per_s: u64,
     /// Most keys that one pass of compaction keeps in mind, at about 70 bytes each; a log with more takes several.
     pub compaction_keys_max: usize,
+    /// How much of what is sealed is read again in a second, to find what went bad on the disk; 0: nothing.
+    pub scrub_bytes_per_s: u64,
     /// Secret to the data directory; goes into every commit's checksum.
     pub salt: u64,
     /// Seed of what is random: jitter of backoffs.
@@ -90,6 +94,7 @@ impl Default for ShardConfig {
             backup_ms_max: 6 * 3_600_000,
             compaction_bytes_per_s: 64 << 20,
             compaction_keys_max: 1 << 20,
+            scrub_bytes_per_s: 0,
             salt: 0,
             seed: 0,
             commit_bytes_soft: COMMIT_BYTES_SOFT,
@@ -122,6 +127,7 @@ pub struct Shard {
     available_bytes: Option<u64>,
     checkpoint: Checkpointing,
     backup: Option<backup::Backup>,
+    scrubber: Scrubber,
     /// Set once the shard met an error that it cannot go on from.
     stopped: Option<String>,
     shutting_down: bool,
@@ -178,6 +184,7 @@ impl Shard {
             }
         }
         self.effects.extend(self.commit_path.wanted_piece().map(Effect::Job));
+        self.scrub(now);
     }
 
     /// What is to happen outside, in order.
@@ -200,6 +207,7 @@ impl Shard {
             self.queues.poll_timeout(),
             self.stream_timeout(),
             self.compaction.poll_timeout(),
+            self.scrubber.poll_timeout(),
         ];
         timers.into_iter().flatten().min()
     }
@@ -304,6 +312,7 @@ impl Shard {
             Done::Removed(_) => {}
             Done::Space(available) => self.available_bytes = available.ok(),
             Done::Compacted { pass, result } => self.handle_compacted(now, pass, result),
+            Done::Scrubbed(read) => self.handle_scrubbed(now, read),
         }
     }
 

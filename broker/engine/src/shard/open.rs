@@ -29,6 +29,7 @@ use crate::log::{LogLayout, LogWriter, SegmentId, log_dir, segment_path};
 use crate::mutant::{self, Mutant};
 use crate::queue_group::TokenSource;
 use crate::retention::RetentionClock;
+use crate::scrub::Scrubber;
 use crate::time::Now;
 
 /// Smallest journal piece with the default bounds of a commit: the largest one fits.
@@ -184,6 +185,7 @@ impl Shard {
                 checkpoint.as_ref().and_then(|checkpoint| checkpoint.retention_ms),
             ),
             backup: None,
+            scrubber: Scrubber::new(config.scrub_bytes_per_s, now.mono_ms),
             checkpoint: Checkpointing {
                 running: false,
                 wanted: report.commits > 0 || checkpoint.is_none(),

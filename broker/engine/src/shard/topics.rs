@@ -111,7 +111,8 @@ impl Shard {
             let holders = floors.iter().filter(|(_, floor)| held_by_one(*floor).bytes > 0);
             let held_by: Vec<String> = holders.map(|(name, _)| (*name).to_owned()).collect();
             let held = floors.iter().map(|(_, floor)| *floor).min().map(held_by_one).unwrap_or_default();
-            let lost = layout.lost().iter().map(|r| wire::OffsetRange { from: r.start.0, to: r.end.0 });
+            let lost = self.lost_ranges(partition).into_iter();
+            let lost = lost.map(|r| wire::OffsetRange { from: r.start.0, to: r.end.0 });
             Some(wire::PartitionDescription {
                 partition: partition.partition.0,
                 log_start_offset: view.log_start.0,

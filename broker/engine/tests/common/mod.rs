@@ -20,6 +20,7 @@ pub struct Driver {
     /// Why the shard stopped, where a test lets it.
     pub stopped: Option<String>,
     pub may_stop: bool,
+    pub scrubbed: Vec<Scrubbed>,
     correlation: u64,
 }
 
@@ -50,6 +51,7 @@ impl Driver {
             topics: Arc::default(),
             stopped: None,
             may_stop: false,
+            scrubbed: Vec::new(),
             correlation: 0,
         };
         driver.settle();
@@ -87,6 +89,7 @@ impl Driver {
                 let batch = letter_batch(Ok(&records.get(index).expect("a record")));
                 self.shard.handle(self.now, Input::Letter(Letter { group, source, offset, batch }));
             }
+            Effect::Scrubbed(scrubbed) => self.scrubbed.push(scrubbed),
             Effect::EndSubscription { .. } | Effect::Assign { .. } => {}
             Effect::Stopped(why) if self.may_stop => self.stopped = Some(why),
             Effect::Stopped(why) => panic!("stopped: {why}"),
