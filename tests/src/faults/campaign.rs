@@ -142,6 +142,8 @@ impl Report {
                     self.produced += u64::from(outcome == Outcome::Ok);
                 }
                 What::Commit { outcome, .. } => self.tally(outcome),
+                // Nobody asks what becomes of it.
+                What::Settled { settle: Settle::Drop, .. } => {}
                 What::Settled { outcome, settle, .. } => {
                     self.tally(outcome);
                     self.acked += u64::from(outcome == Outcome::Ok && settle == Settle::Ack);

@@ -67,7 +67,7 @@ pub(crate) enum Found {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Token(pub(crate) u64, pub(crate) u64);
 
-/// How a worker settles.
+/// What a worker does with a message in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Settle {
     /// Done.
@@ -76,6 +76,8 @@ pub(crate) enum Settle {
     Release,
     /// To the dead letters.
     Reject,
+    /// Let go without a word: the client gives it back, or its lease runs out.
+    Drop,
 }
 
 /// One operation with its answer, or one thing that was seen.
@@ -142,6 +144,13 @@ pub(crate) struct History {
 /// An event that is in the history and not over.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Open(usize);
+
+impl Settle {
+    /// After it the message never comes back.
+    pub(crate) fn is_final(self) -> bool {
+        matches!(self, Settle::Ack | Settle::Reject)
+    }
+}
 
 impl Default for History {
     fn default() -> History {

@@ -7,13 +7,19 @@
 mod audit;
 pub mod campaign;
 mod check;
+mod descriptors;
+mod disk_full;
+mod fsync;
 mod history;
 mod kill;
 mod load;
+mod memory;
 mod payload;
 mod power;
+mod sigterm;
 mod stage;
 mod tools;
+mod two_brokers;
 mod volume;
 
 use check::Violation;
@@ -61,5 +67,15 @@ pub(crate) trait Fault {
 /// Every fault there is.
 #[must_use]
 pub(crate) fn all() -> Vec<Box<dyn Fault>> {
-    vec![Box::new(kill::Kill), Box::new(power::PowerCut::on_ext4()), Box::new(power::PowerCut::on_xfs())]
+    vec![
+        Box::new(kill::Kill),
+        Box::new(power::PowerCut::on_ext4()),
+        Box::new(power::PowerCut::on_xfs()),
+        Box::new(disk_full::DiskFull::default()),
+        Box::new(fsync::FailedSync::default()),
+        Box::new(descriptors::Descriptors),
+        Box::new(memory::Memory::default()),
+        Box::new(two_brokers::TwoBrokers),
+        Box::new(sigterm::Sigterm::default()),
+    ]
 }

@@ -4,6 +4,7 @@
 mod backup;
 mod compaction;
 mod crash;
+mod faults;
 mod fsync;
 mod hostile;
 mod http;

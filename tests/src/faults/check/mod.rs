@@ -109,8 +109,17 @@ pub(crate) fn check(events: &[Event], rules: &Rules) -> Vec<Violation> {
 #[must_use]
 pub(crate) fn around<'e>(events: &'e [Event], violation: &Violation) -> Vec<&'e Event> {
     let Violation { place, id, .. } = violation;
+    let held = |event: &Event| match event.what {
+        What::Deliver { worker, place: at, .. } if Some(at) == *place => Some(worker),
+        _ => None,
+    };
+    let workers: Vec<u32> = events.iter().filter_map(held).collect();
     let about = |event: &&Event| match &event.what {
-        What::Fault { .. } | What::Log { .. } | What::Drained { .. } | What::WorkerDied { .. } => true,
+        What::Fault { .. } | What::Drained { .. } | What::Damaged { .. } => true,
+        What::Log { topic, partition, .. } => {
+            place.is_some_and(|place| (place.topic, place.partition) == (*topic, *partition))
+        }
+        What::WorkerDied { worker } => workers.contains(worker),
         What::Produce { id: sent, place: at, .. } => Some(*sent) == *id || (at.is_some() && at == place),
         What::Read { place: at, .. }
         | What::Deliver { place: at, .. }
@@ -120,7 +129,6 @@ pub(crate) fn around<'e>(events: &'e [Event], violation: &Violation) -> Vec<&'e 
         | What::Letter { place: at, .. } => Some(*at) == *place,
         What::ReceiveLost { count_max, .. } => *count_max > 0,
         What::RefusedForGood { id: refused, .. } => Some(*refused) == *id,
-        What::Damaged { .. } => true,
         What::Subscribe { .. } => false,
     };
     let mut around: Vec<&Event> = events.iter().filter(about).collect();

@@ -6,6 +6,9 @@ use super::facts::Facts;
 use super::{Kind, Rules, Violation};
 use crate::faults::history::{At, Event, Outcome, Place, Settle, Token, What};
 
+/// The broker counts whole milliseconds, so a lease may end one early.
+const CLOCK_STEP_US: u64 = 1_000;
+
 #[derive(Clone, Copy, Debug)]
 struct Delivery {
     token: Token,
@@ -107,19 +110,12 @@ impl Checker<'_> {
                 self.report(Kind::DeadLetter, place, format!("attempt {attempt} where {max} is the last"));
             }
         }
-        let before_all = job.deliveries.first().map(|first| (At(0), 0, 0, first));
-        let pairs =
-            job.deliveries.windows(2).map(|pair| (pair[0].begun, pair[0].attempt, pair[0].worker, &pair[1]));
         let mut wrong = Vec::new();
-        for (begun, attempt, worker, next) in before_all.into_iter().chain(pairs) {
+        for (nth, next) in job.deliveries.iter().enumerate() {
+            let before = nth.checked_sub(1).map(|before| &job.deliveries[before]);
+            let (begun, attempt) = before.map_or((At(0), 0), |before| (before.begun, before.attempt));
             let lost = self.unseen_attempts(begun, next.ended);
-            // What was handed out may not have been said to be started when the worker or the broker went away, or
-            // when the message had gone to another by then.
-            let maybe_unstarted = attempt > 0
-                && (self.facts.disturbed(begun, next.ended)
-                    || self.facts.died(worker, next.ended)
-                    || next.ended <= begun);
-            let least = attempt + u32::from(!maybe_unstarted);
+            let least = before.map_or(1, |before| self.attempt_least(job, nth, before, next));
             if !(least..=attempt + 1 + lost).contains(&next.attempt) {
                 wrong.push(format!("attempt {} follows attempt {attempt}", next.attempt));
             }
@@ -127,9 +123,30 @@ impl Checker<'_> {
         wrong.into_iter().for_each(|text| self.report(Kind::Attempts, place, text));
     }
 
+    /// The least number that the attempt at `nth` may have.
+    fn attempt_least(&self, job: &Job, nth: usize, before: &Delivery, next: &Delivery) -> u32 {
+        if self.facts.disturbed(before.begun, next.ended) {
+            // A delivery leaves before its grant is durable, so a crash forgets those of which nothing was answered.
+            let known = job.deliveries[..nth].iter().filter_map(|delivery| self.attempt_known(job, delivery));
+            return known.max().unwrap_or(1);
+        }
+        // What was handed out may not have been said to be started when its worker died, or when the message had gone
+        // to another by then.
+        let maybe_unstarted = self.facts.died(before.worker, next.ended) || next.ended <= before.begun;
+        before.attempt + u32::from(!maybe_unstarted)
+    }
+
+    /// The least number behind a delivery of which the broker answered something.
+    fn attempt_known(&self, job: &Job, delivery: &Delivery) -> Option<u32> {
+        let settled = |s: &&Settling| s.token == delivery.token && s.outcome == Outcome::Ok;
+        let settling = job.settlings.iter().find(settled)?;
+        // That it was started may have been lost with the connection.
+        let surely_started = !self.facts.disturbed(delivery.begun, settling.ended);
+        Some(delivery.attempt + u32::from(surely_started))
+    }
+
     fn check_comes_back(&mut self, place: Place, job: &Job) {
-        let settled =
-            job.settlings.iter().filter(|s| s.outcome == Outcome::Ok && s.settle != Settle::Release);
+        let settled = job.settlings.iter().filter(|s| s.outcome == Outcome::Ok && s.settle.is_final());
         let mut wrong = None;
         for settling in settled.filter(|settling| !settling.already) {
             // What was granted before may still be handed out by its worker, granted after may not be at all.
@@ -150,7 +167,7 @@ impl Checker<'_> {
             let Settling { token, begun, ended, .. } = *settling;
             let settled_by_another = settling.settle == Settle::Ack
                 && job.settlings.iter().any(|other| {
-                    let settles = other.settle != Settle::Release && other.outcome != Outcome::Fail;
+                    let settles = other.settle.is_final() && other.outcome != Outcome::Fail;
                     settles && other.token != token && other.begun < ended
                 });
             let anew = job.deliveries.iter().find(|d| d.token > token && d.ended < begun);
@@ -166,7 +183,7 @@ impl Checker<'_> {
         }
         for lease in &job.deliveries {
             let Some(leased_for_us) = lease.leased_for_us else { continue };
-            let until = At(lease.begun.0 + leased_for_us);
+            let until = At((lease.begun.0 + leased_for_us).saturating_sub(CLOCK_STEP_US));
             let second = job.deliveries.iter().find(|d| d.token > lease.token && d.ended < until);
             let Some(second) = second else { continue };
             let mut tries =
@@ -224,16 +241,16 @@ impl Checker<'_> {
         let mut wrong = Vec::new();
         for (place, letter) in letters {
             let job = self.jobs.get(place).unwrap_or(&nothing);
-            let done = |settle| {
-                job.settlings
-                    .iter()
-                    .any(move |s| s.settle == settle && s.outcome == Outcome::Ok && !s.already)
-            };
+            // An ack by an older receipt is told that it is done when the message has died since.
+            let newest = job.deliveries.last().map(|delivery| delivery.token);
+            let acked = job.settlings.iter().any(|s| {
+                s.settle == Settle::Ack && s.outcome == Outcome::Ok && !s.already && Some(s.token) >= newest
+            });
             let rejected =
                 job.settlings.iter().any(|s| s.settle == Settle::Reject && s.outcome != Outcome::Fail);
             let tried = job.deliveries.iter().map(|delivery| delivery.attempt).max().unwrap_or(0);
             let max = self.rules.attempts_max;
-            if done(Settle::Ack) {
+            if acked {
                 wrong.push((*place, "it is dead, and its ack was answered".to_owned()));
             }
             if letter.rejected && !rejected {

@@ -232,6 +232,10 @@ fn a_good_queue_passes() {
     rejected.drained(0, 1).letter(1, true).drained(0, 1).is_good();
     let crashed = job().given(1, 1).fault().given(2, 1).settled(2, Settle::Ack, Outcome::Unknown);
     crashed.given(3, 2).settled(3, Settle::Ack, Outcome::Ok).drained(0, 0).is_good();
+    // A crash forgets grants that nobody was answered about, however many there were.
+    let forgotten =
+        job().given(1, 1).settled(1, Settle::Release, Outcome::Unknown).given(2, 2).fault().given(3, 1);
+    forgotten.settled(3, Settle::Ack, Outcome::Ok).drained(0, 0).is_good();
     let unseen = job().then(What::ReceiveLost { worker: 9, count_max: 1 }).given(2, 2);
     unseen.settled(2, Settle::Ack, Outcome::Ok).drained(0, 0).is_good();
 }
@@ -272,7 +276,14 @@ fn attempts_rise_by_one() {
     job().given(1, 2).breaks(Kind::Attempts);
     job().given(1, 1).settled(1, Settle::Release, Outcome::Ok).given(2, 1).breaks(Kind::Attempts);
     job().given(1, 1).settled(1, Settle::Release, Outcome::Ok).given(2, 3).breaks(Kind::Attempts);
-    job().given(1, 2).fault().given(2, 1).breaks(Kind::Attempts);
+    let answered = || job().given(1, 1).settled(1, Settle::Release, Outcome::Ok);
+    answered().fault().given(2, 1).breaks(Kind::Attempts);
+    answered()
+        .given(2, 2)
+        .settled(2, Settle::Release, Outcome::Unknown)
+        .fault()
+        .given(3, 1)
+        .breaks(Kind::Attempts);
 }
 
 #[test]

@@ -41,7 +41,8 @@ impl Plan {
     fn settle(self) -> Settle {
         match self {
             Plan::Ack => Settle::Ack,
-            Plan::ReleaseAfter(_) | Plan::Release | Plan::Drop => Settle::Release,
+            Plan::ReleaseAfter(_) | Plan::Release => Settle::Release,
+            Plan::Drop => Settle::Drop,
             Plan::Reject => Settle::Reject,
         }
     }
@@ -111,7 +112,7 @@ async fn subscribed(
 fn address(job: &Job) -> (Place, Token) {
     let token = job.receipt().token;
     let place = Place { topic: JOBS, partition: job.partition(), offset: job.offset() };
-    (place, Token(token.epoch.0.into(), token.counter))
+    (place, Token(token.epoch.0, token.counter))
 }
 
 async fn settle(common: &Common, worker: u32, job: Job, plan: Plan) {
@@ -176,7 +177,7 @@ async fn receive_and_settle(
     let (mut items, mut opened) = (Vec::new(), Vec::new());
     for job in jobs {
         let place = Place { topic: JOBS, partition: job.partition, offset: job.offset };
-        let token = Token(job.receipt.token.epoch.0.into(), job.receipt.token.counter);
+        let token = Token(job.receipt.token.epoch.0, job.receipt.token.counter);
         let found = payload::recognise(job.key.as_deref(), job.value.as_deref(), &job.headers);
         deliver(history, begun, worker, place, token, job.attempt, found);
         let plan = plan();
