@@ -98,17 +98,19 @@ impl Catalogue {
         Catalogue { table: Arc::default(), next: 1 }
     }
 
-    pub(crate) fn restore(topics: &[TopicSnapshot], next: u32) -> Catalogue {
+    /// The catalogue of a snapshot; the error says what in it cannot be.
+    pub(crate) fn restore(topics: &[TopicSnapshot], next: u32) -> Result<Catalogue, String> {
         let mut catalogue = Catalogue { table: Arc::default(), next: next.max(1) };
         for topic in topics {
             if let Some(created) = &topic.topic {
+                check_event(created.topic, created.partitions)?;
                 catalogue.apply_created(created);
                 if topic.keyed {
                     catalogue.apply_keyed(TopicId(created.topic));
                 }
             }
         }
-        catalogue
+        Ok(catalogue)
     }
 
     /// No topic has had this number or a larger one.
@@ -158,7 +160,7 @@ impl Catalogue {
             return Err(RequestError::TopicExists(create.name.clone()));
         }
         let partitions = create.partitions.max(1);
-        self.check_partitions(partitions)?;
+        self.check_partitions(0, partitions)?;
         Ok(TopicCreated {
             topic: self.next,
             name: create.name.clone(),
@@ -196,7 +198,7 @@ impl Catalogue {
             )));
         }
         if partitions > topic.partitions {
-            self.check_partitions(partitions - topic.partitions)?;
+            self.check_partitions(topic.partitions, partitions)?;
             if topic.keyed && !alter.force {
                 return Err(RequestError::KeyedMessages { topic: topic.name.clone() });
             }
@@ -262,11 +264,11 @@ impl Catalogue {
         }
     }
 
-    fn check_partitions(&self, more: u32) -> Result<(), RequestError> {
+    fn check_partitions(&self, present: u32, wanted: u32) -> Result<(), RequestError> {
         let total: u64 = self.table.iter().map(|info| u64::from(info.partitions)).sum();
-        if more > PARTITIONS_MAX || total + u64::from(more) > PARTITIONS_TOTAL_MAX {
+        if wanted > PARTITIONS_MAX || total + u64::from(wanted - present) > PARTITIONS_TOTAL_MAX {
             return Err(RequestError::Invalid(format!(
-                "{more} partitions are too many: a topic has at most {PARTITIONS_MAX}, and all topics together at \
+                "{wanted} partitions are too many: a topic has at most {PARTITIONS_MAX}, and all topics together at \
                  most {PARTITIONS_TOTAL_MAX}, of which {total} are taken"
             )));
         }
@@ -292,6 +294,15 @@ impl TopicInfo {
         let topic = self.id;
         (0..self.partitions).map(move |partition| TopicPartition { topic, partition: PartitionId(partition) })
     }
+}
+
+/// What no event about a topic says, however it came into the journal: numbers that run over, more logs than fit into
+/// memory.
+pub(crate) fn check_event(topic: u32, partitions: u32) -> Result<(), String> {
+    if topic == u32::MAX || partitions > PARTITIONS_MAX {
+        return Err(format!("there is no topic {topic} with {partitions} partitions"));
+    }
+    Ok(())
 }
 
 /// Names never touch a path, but people type them: a small alphabet, nothing hidden, nothing of the broker's own.
@@ -388,7 +399,7 @@ mod tests {
         let second = catalogue.decide_create(NOW, &create("a")).expect("created");
         assert!(second.topic > first.topic);
         let (topics, next) = catalogue.snapshot();
-        assert_eq!(Catalogue::restore(&topics, next).next, catalogue.next);
+        assert_eq!(Catalogue::restore(&topics, next).expect("restored").next, catalogue.next);
     }
 
     #[test]
@@ -404,6 +415,8 @@ mod tests {
         };
         assert!(catalogue.decide_alter(&alter(1, false)).is_err());
         assert!(catalogue.decide_alter(&alter(3, false)).is_ok());
+        assert!(catalogue.decide_alter(&alter(PARTITIONS_MAX, false)).is_ok());
+        assert!(catalogue.decide_alter(&alter(PARTITIONS_MAX + 1, false)).is_err());
         catalogue.apply_keyed(TopicId(created.topic));
         assert!(matches!(catalogue.decide_alter(&alter(3, false)), Err(RequestError::KeyedMessages { .. })));
         assert!(catalogue.decide_alter(&alter(3, true)).is_ok());

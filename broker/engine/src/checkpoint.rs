@@ -20,6 +20,7 @@ use prost::Message;
 use crate::backup::BackupContent;
 use crate::disk::{Disk, DiskResult, FileRef, OpenMode};
 use crate::finding::Finding;
+use crate::journal::JOURNAL_NUMBER_MAX;
 use crate::mutant::{self, Mutant};
 
 const MAGIC: &[u8; 4] = b"DuCk";
@@ -43,7 +44,9 @@ pub(crate) fn checkpoint_path(dir: &str, seq: u64) -> String {
 }
 
 fn checkpoint_seq(name: &str) -> Option<u64> {
-    name.strip_suffix(".checkpoint")?.parse().ok()
+    let seq = name.strip_suffix(".checkpoint")?.parse().ok()?;
+    // A name that only reads like the number is not that of the checkpoint.
+    (format!("{seq:020}.checkpoint") == name).then_some(seq)
 }
 
 impl CheckpointFile {
@@ -122,7 +125,12 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Checkpoint, String> {
     if body.len() as u64 != length || u32_at(12) != crc32fast::hash(body) {
         return Err("the body is not what was written".into());
     }
-    Checkpoint::decode(body).map_err(|error| error.to_string())
+    let checkpoint = Checkpoint::decode(body).map_err(|error| error.to_string())?;
+    let numbers = [checkpoint.seq, checkpoint.epoch, checkpoint.piece];
+    if numbers.iter().any(|number| *number > JOURNAL_NUMBER_MAX) {
+        return Err(format!("commit {}, epoch {}, piece {} cannot be", numbers[0], numbers[1], numbers[2]));
+    }
+    Ok(checkpoint)
 }
 
 fn list(disk: &dyn Disk, dir: &str) -> DiskResult<Vec<u64>> {

@@ -94,7 +94,7 @@ impl Producers {
             return Ok(Admission::Duplicate(Offset(batch.offset)));
         }
         let last = session.batches.back().expect("a session has a batch");
-        let expected = (last.sequence + last.records) % SEQUENCES;
+        let expected = last.sequence.wrapping_add(last.records) % SEQUENCES;
         let follows = stamp.sequence.0 == expected || mutant::is(Mutant::SequenceNotChecked);
         if follows { Ok(Admission::New) } else { Err(out_of_order(expected)) }
     }
@@ -111,7 +111,7 @@ impl Producers {
             session.batches.clear();
         }
         let remembered = BATCHES_REMEMBERED - usize::from(mutant::is(Mutant::DedupeWindowOffByOne));
-        if session.batches.len() == remembered {
+        while session.batches.len() >= remembered {
             session.batches.pop_front();
         }
         session.seen_wall_ms = wall_ms;

@@ -51,6 +51,9 @@ pub(crate) const COMMIT_BYTES_SOFT: usize = 4 << 20;
 /// Bound of a whole commit: the soft bound plus the largest single thing that may come on top.
 pub(crate) const COMMIT_BYTES_MAX: usize = COMMIT_BYTES_SOFT + dure_proto::BATCH_BYTES_MAX + (1 << 20);
 
+/// No sequence number, epoch or piece is larger: a commit each nanosecond would take a hundred years.
+pub(crate) const JOURNAL_NUMBER_MAX: u64 = 1 << 62;
+
 const MAGIC: u32 = u32::from_le_bytes(*b"DuCm");
 const VERSION: u16 = 1;
 const FLAG_OPENS_EPOCH: u32 = 1;
@@ -117,7 +120,13 @@ impl CommitHeader {
             body_checksum: u32_at(52),
             entry_count: u32_at(56),
         };
-        (header.padded_bytes() <= COMMIT_BYTES_MAX).then_some((header, checksum))
+        (header.padded_bytes() <= COMMIT_BYTES_MAX && header.is_possible()).then_some((header, checksum))
+    }
+
+    /// Counting on from any of its numbers does not run over.
+    fn is_possible(&self) -> bool {
+        let numbers = [self.seq.0, self.epoch.0, self.durable_upto.0, self.piece];
+        self.seq.0 > 0 && numbers.iter().all(|number| *number <= JOURNAL_NUMBER_MAX)
     }
 
     /// Length of the commit on disk, padding included.

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use dure_proto::CommitSeq;
 
+use super::commit::JOURNAL_NUMBER_MAX;
 use crate::disk::{Disk, DiskResult, FileRef, OpenMode};
 use crate::mutant::{self, Mutant};
 
@@ -20,7 +21,9 @@ pub(crate) fn piece_path(dir: &str, number: u64) -> String {
 
 /// The number of the piece with this file name.
 pub(crate) fn piece_number(name: &str) -> Option<u64> {
-    name.strip_suffix(".piece")?.parse().ok()
+    let number = name.strip_suffix(".piece")?.parse().ok().filter(|number| *number <= JOURNAL_NUMBER_MAX)?;
+    // A name that only reads like the number is not that of the piece.
+    (format!("{number:010}.piece") == name).then_some(number)
 }
 
 /// A piece that is open for writing. Two commits may be in flight, each with a descriptor of its own, because the

@@ -23,6 +23,10 @@ const ENTRY_BYTES: usize = 20;
 /// Distance of indexed entries in the segment.
 const INTERVAL_BYTES: u64 = 4096;
 
+/// What is read of an index at most: one entry for every 4 KiB that a position of 32 bits can name.
+const INDEX_BYTES_MAX: u64 =
+    HEADER_BYTES as u64 + (u32::MAX as u64 / INTERVAL_BYTES + 1) * ENTRY_BYTES as u64;
+
 /// One entry of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct IndexEntry {
@@ -45,7 +49,8 @@ impl IndexEntry {
     fn parse(bytes: &[u8], base: Offset) -> Option<IndexEntry> {
         let bytes: &[u8; ENTRY_BYTES] = bytes.try_into().ok()?;
         let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
-        (u32_at(16) == checksum(base, &bytes[..16])).then(|| IndexEntry {
+        let valid = u32_at(16) == checksum(base, &bytes[..16]) && base <= Offset::MAX;
+        valid.then(|| IndexEntry {
             offset: base.plus(u64::from(u32_at(0))),
             position: u64::from(u32_at(4)),
             largest_ms: u64::from_le_bytes(bytes[8..16].try_into().expect("eight bytes")),
@@ -142,7 +147,7 @@ impl SegmentIndex {
     pub(crate) fn read(disk: &dyn Disk, path: &str, base: Offset) -> SegmentIndex {
         let read = || -> DiskResult<Vec<u8>> {
             let file = disk.open(path, OpenMode::Read)?;
-            let mut bytes = vec![0; file.len()? as usize];
+            let mut bytes = vec![0; file.len()?.min(INDEX_BYTES_MAX) as usize];
             file.read_exact_at(0, &mut bytes)?;
             Ok(bytes)
         };

@@ -17,6 +17,9 @@ const ROLLS_PER_RETENTION: u64 = 8;
 /// But not more often than this.
 const ROLL_MS_MIN: u64 = 1_000;
 
+/// No segment is longer: positions in it have 32 bits in its index.
+const SEGMENT_FILE_BYTES_MAX: u64 = u32::MAX as u64;
+
 /// One segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentMeta {
@@ -91,14 +94,16 @@ impl LogLayout {
         }
     }
 
-    pub(crate) fn restore(snapshot: &LogSnapshot) -> LogLayout {
-        LogLayout {
+    /// The layout of a snapshot; the error says what in it cannot be.
+    pub(crate) fn restore(snapshot: &LogSnapshot) -> Result<LogLayout, String> {
+        check_snapshot(snapshot)?;
+        Ok(LogLayout {
             segments: snapshot.segments.iter().map(SegmentMeta::restore).collect(),
             sealed: snapshot.sealed,
             log_start: Offset(snapshot.log_start),
             log_end: Offset(snapshot.log_end),
             lost: snapshot.lost.iter().map(|range| Offset(range.from)..Offset(range.to)).collect(),
-        }
+        })
     }
 
     pub(crate) fn snapshot(&self, partition: TopicPartition) -> LogSnapshot {
@@ -251,6 +256,30 @@ impl LogLayout {
     }
 }
 
+/// What would let a position or an offset run over, or out of order: files are written where a layout says.
+fn check_snapshot(snapshot: &LogSnapshot) -> Result<(), String> {
+    let LogSnapshot { topic, partition, log_start, log_end, .. } = *snapshot;
+    let fail = |what: String| Err(format!("log {topic}/{partition}: {what}"));
+    if log_start > log_end || log_end > Offset::MAX.0 {
+        return fail(format!("it runs from {log_start} to {log_end}"));
+    }
+    let mut end = 0;
+    for segment in &snapshot.segments {
+        let SegmentSnapshot { base, end: segment_end, bytes, .. } = *segment;
+        if base < end || segment_end <= base || segment_end > log_end {
+            return fail(format!("a segment from {base} to {segment_end} behind {end}"));
+        }
+        if !(SEGMENT_HEADER_BYTES as u64..=SEGMENT_FILE_BYTES_MAX).contains(&bytes) {
+            return fail(format!("a segment of {bytes} bytes"));
+        }
+        end = segment_end;
+    }
+    match snapshot.lost.iter().find(|range| range.from >= range.to || range.to > log_end) {
+        Some(range) => fail(format!("offsets {} to {} are said to be lost", range.from, range.to)),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,6 +305,32 @@ mod tests {
         let mut at = |base, ms| layout.append(&entry(base, 10, ms), &config()).segment.0;
         assert_eq!([at(0, 0), at(10, 0), at(20, 0), at(30, 1_001)], [0, 0, 20, 30]);
         layout.check();
+    }
+
+    #[test]
+    fn a_snapshot_that_cannot_be_is_refused() {
+        let mut layout = LogLayout::new();
+        layout.append(&entry(0, 10, 0), &config());
+        layout.append(&entry(15, 5, 0), &config());
+        let partition =
+            TopicPartition { topic: dure_proto::TopicId(1), partition: dure_proto::PartitionId(0) };
+        let sound = layout.snapshot(partition);
+        assert_eq!(LogLayout::restore(&sound), Ok(layout));
+        let changes: [fn(&mut LogSnapshot); 8] = [
+            |log| log.log_start = 21,
+            |log| log.log_end = u64::MAX,
+            |log| log.segments[1].base = 9,
+            |log| log.segments[1].end = 15,
+            |log| log.segments[1].end = 21,
+            |log| log.segments[0].bytes = 1 << 60,
+            |log| log.segments[0].bytes = 0,
+            |log| log.lost[0] = OffsetRange { from: 15, to: 10 },
+        ];
+        for (nth, change) in changes.iter().enumerate() {
+            let mut snapshot = sound.clone();
+            change(&mut snapshot);
+            assert!(LogLayout::restore(&snapshot).is_err(), "change {nth}");
+        }
     }
 
     #[test]

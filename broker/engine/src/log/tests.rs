@@ -8,7 +8,10 @@ use dure_proto::{
     TopicPartition, patch_base, split_entries,
 };
 
-use super::{Cursor, LogLayout, LogView, LogWriter, ReadOutcome, SegmentId, Wait, log_dir, segment_path};
+use super::{
+    Cursor, LogLayout, LogView, LogWriter, Placement, ReadOutcome, SEGMENT_HEADER_BYTES, SegmentId, Wait, log_dir,
+    segment_path,
+};
 use crate::disk::{Disk, DiskRef, OpenMode, SimDisk};
 use crate::inspect::dump;
 
@@ -103,4 +106,31 @@ fn a_damaged_header_hides_nothing_behind_it() {
     }
     disk.flip_bit(&path(), positions[2] + 50, 1).expect("flipped");
     assert_eq!(read(&view), [("entry", 0, 1), ("entry", 1, 2), ("lost", 2, 3)]);
+}
+
+/// A log of entries that were written at places of the test's own choosing: base offset, bytes before it.
+fn misplaced(entries: &[(u64, u64)]) -> (SimDisk, LogView) {
+    let disk = SimDisk::new(1);
+    let shared: DiskRef = Arc::new(disk.clone());
+    let mut writer = LogWriter::restore(shared, "shard-0000", PARTITION, &LogLayout::new());
+    let mut position = SEGMENT_HEADER_BYTES as u64;
+    for (base, before) in entries {
+        let (header, bytes) = entry(*base, b"value");
+        let placement = Placement { segment: Offset::ZERO, position: position + before };
+        writer.write(placement, &header, &bytes).expect("written");
+        position = placement.position + bytes.len() as u64;
+    }
+    (disk, writer.view())
+}
+
+#[test]
+fn bytes_before_an_entry_hid_it() {
+    let (_disk, view) = misplaced(&[(0, 0), (1, 50), (2, 0)]);
+    assert_eq!(read(&view), [("entry", 0, 1), ("entry", 1, 2), ("entry", 2, 3)]);
+}
+
+#[test]
+fn offsets_that_come_again_were_served_again() {
+    let (_disk, view) = misplaced(&[(0, 0), (1, 0), (0, 0), (1, 0), (2, 0)]);
+    assert_eq!(read(&view), [("entry", 0, 1), ("entry", 1, 2), ("entry", 2, 3)]);
 }

@@ -341,9 +341,12 @@ impl SegmentRead<'_> {
                     None => Taken::Larger { bytes: header.entry_bytes() },
                 };
             }
-            // A gap before this entry is told apart by itself; the entry waits for the next read.
+            // A gap before this entry is told apart by itself, and so are offsets that come again; the entry waits for
+            // the next read.
+            let follows =
+                if start.is_none() { header.base_offset <= wanted } else { header.base_offset == end };
             let whole = verify_entry(&header, &chunk[at + ENTRY_HEADER_BYTES..next]).is_ok();
-            if header.base_offset > end || !(whole || mutant::is(Mutant::EntryChecksumIgnored)) {
+            if !follows || !(whole || mutant::is(Mutant::EntryChecksumIgnored)) {
                 break;
             }
             start.get_or_insert(at);

@@ -4,7 +4,7 @@ use dure_proto::journal::{self, QueueEvent, queue_event::Event};
 use dure_proto::{Epoch, LeaseToken, Offset};
 
 use super::message::{DeadLetter, Phase};
-use super::settings::RELEASE_DELAY_MS_MAX;
+use super::settings::{RELEASE_DELAY_MS_MAX, TABLE_MESSAGES_MAX};
 use super::settled_set::SettledSet;
 use super::table::LeaseTable;
 use crate::Now;
@@ -39,7 +39,7 @@ impl LeaseTable {
                 Ok(())
             }
             Some(Event::Started(started)) => self.edit_granted("started", started.offset, |message| {
-                message.attempts += u32::from(!message.started);
+                message.attempts = message.attempts.saturating_add(u32::from(!message.started));
                 message.started = true;
             }),
             Some(Event::Returned(returned)) => {
@@ -86,6 +86,13 @@ impl LeaseTable {
         let end = leased.offset.saturating_add(u64::from(leased.count));
         let counter_end = leased.counter.checked_add(u64::from(leased.count));
         let first = Offset(leased.offset);
+        if leased.count as usize > TABLE_MESSAGES_MAX {
+            return Err(NotApplied {
+                event: "leased",
+                offset: first,
+                why: "it is of more than a table holds",
+            });
+        }
         if end > Offset::MAX.0 || counter_end.is_none() {
             return Err(NotApplied {
                 event: "leased",
@@ -110,7 +117,8 @@ impl LeaseTable {
             self.edit(offset, |message| {
                 message.token = Some(token);
                 message.started = leased.started;
-                message.attempts += u32::from(leased.started && !mutant::is(Mutant::AttemptNotCounted));
+                let counts = leased.started && !mutant::is(Mutant::AttemptNotCounted);
+                message.attempts = message.attempts.saturating_add(u32::from(counts));
                 message.phase = phase;
                 message.dying = None;
             });

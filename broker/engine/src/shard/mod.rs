@@ -18,6 +18,8 @@ mod settle;
 mod state;
 mod streams;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod topics;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -10,7 +10,7 @@ use dure_proto::journal::{
 use dure_proto::{EntryHeader, GroupId, Offset, PartitionId, ProducerStamp, TopicId, TopicPartition, wire};
 
 use super::commit_path::Step;
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, check_event};
 use crate::compaction::Progress;
 use crate::log::{Judge, LogLayout, Placement, SegmentMeta};
 use crate::mutant::{self, Mutant};
@@ -119,12 +119,12 @@ impl State {
 
     pub(crate) fn restore(checkpoint: &Checkpoint, now: Now) -> Result<State, String> {
         let mut state = State::new();
-        state.catalogue = Catalogue::restore(&checkpoint.topics, checkpoint.topic_next);
+        state.catalogue = Catalogue::restore(&checkpoint.topics, checkpoint.topic_next)?;
         state.group_next = checkpoint.group_next.max(1);
         for log in &checkpoint.logs {
             let partition =
                 TopicPartition { topic: TopicId(log.topic), partition: PartitionId(log.partition) };
-            let mut restored = LogState::new(LogLayout::restore(log), Producers::restore(&log.producers));
+            let mut restored = LogState::new(LogLayout::restore(log)?, Producers::restore(&log.producers));
             restored.compaction = log.compaction.as_ref().map(Progress::restore).unwrap_or_default();
             state.logs.insert(partition, restored);
         }
@@ -136,7 +136,7 @@ impl State {
 
     fn restore_group(&mut self, snapshot: &GroupSnapshot, now: Now) -> Result<(), String> {
         let created = snapshot.group.as_ref().ok_or("a group without a description")?;
-        self.apply_group_created(created);
+        self.apply_group_created(created)?;
         let group = self.groups.get_mut(&GroupId(created.group)).expect("just created");
         match &mut group.kind {
             GroupKind::Queue(queue) => {
@@ -271,7 +271,10 @@ impl State {
         let Some(event) = &event.event else { return Err("an event of an unknown kind".into()) };
         match event {
             event::Event::EpochOpened(_) => Ok(Vec::new()),
-            event::Event::TopicCreated(created) => Ok(self.apply_topic_created(created)),
+            event::Event::TopicCreated(created) => {
+                check_event(created.topic, created.partitions)?;
+                Ok(self.apply_topic_created(created))
+            }
             event::Event::TopicAltered(altered) => self.apply_topic_altered(altered),
             event::Event::TopicDeleted(deleted) => self.apply_topic_deleted(TopicId(deleted.topic)),
             event::Event::TopicKeyed(keyed) => {
@@ -303,7 +306,7 @@ impl State {
                 Ok(Vec::new())
             }
             event::Event::GroupCreated(created) => {
-                self.apply_group_created(created);
+                self.apply_group_created(created)?;
                 Ok(Vec::new())
             }
             event::Event::GroupTopicAdded(added) => self.apply_group_topic_added(added),
@@ -344,6 +347,7 @@ impl State {
     }
 
     fn apply_topic_altered(&mut self, altered: &TopicAltered) -> Result<Vec<Step>, String> {
+        check_event(altered.topic, altered.partitions)?;
         let topic = TopicId(altered.topic);
         let before =
             self.catalogue.table().by_id(topic).ok_or(format!("topic {topic} is unknown"))?.partitions;
@@ -383,6 +387,7 @@ impl State {
 
     fn apply_log_start(&mut self, partition: TopicPartition, offset: Offset) -> Result<Vec<Step>, String> {
         let log = self.logs.get_mut(&partition).ok_or(format!("log {partition} is unknown"))?;
+        check_offset(offset)?;
         let dropped = log.layout.move_start(offset);
         for group in self.queue_groups_of(partition.topic) {
             if let Some(table) = self.table(group, partition) {
@@ -392,7 +397,10 @@ impl State {
         Ok(vec![Step::MoveStart { partition, log_start: offset, dropped }])
     }
 
-    fn apply_group_created(&mut self, created: &GroupCreated) {
+    fn apply_group_created(&mut self, created: &GroupCreated) -> Result<(), String> {
+        if created.group == u32::MAX {
+            return Err(format!("a group cannot have the number {}", created.group));
+        }
         let id = GroupId(created.group);
         let kind = match created.kind() {
             wire::GroupKind::Queue => GroupKind::Queue(QueueGroup {
@@ -404,6 +412,7 @@ impl State {
         self.group_next = self.group_next.max(created.group + 1);
         self.group_names.insert(created.name.clone(), id);
         self.groups.insert(id, Group { id, name: created.name.clone(), kind });
+        Ok(())
     }
 
     fn apply_group_topic_added(&mut self, added: &GroupTopicAdded) -> Result<Vec<Step>, String> {
@@ -411,6 +420,8 @@ impl State {
         let Some(Group { kind: GroupKind::Queue(queue), .. }) = self.groups.get_mut(&group) else {
             return Err(format!("group {group} is no queue group"));
         };
+        check_event(added.topic, u32::try_from(added.start.len()).unwrap_or(u32::MAX))?;
+        added.start.iter().try_for_each(|start| check_offset(Offset(*start)))?;
         let settings = LeaseSettings::from(&queue.settings);
         let tables =
             added.start.iter().map(|start| LeaseTable::new(settings.clone(), Offset(*start))).collect();
@@ -441,6 +452,11 @@ impl State {
         }
         if failed.is_empty() { Ok(Vec::new()) } else { Err(failed.join("; ")) }
     }
+}
+
+/// However an offset came into the journal, what is beyond the largest would run over.
+fn check_offset(offset: Offset) -> Result<(), String> {
+    if offset > Offset::MAX { Err(format!("offset {offset} is beyond the largest")) } else { Ok(()) }
 }
 
 impl QueueTopic {
