@@ -225,6 +225,60 @@ mod tests {
         }
     }
 
+    /// Whatever is typed, the answer is a value or an error: nothing runs over.
+    #[test]
+    fn no_text_makes_a_reader_of_values_panic() {
+        let pieces = [
+            "",
+            "-",
+            "+",
+            ".",
+            "..",
+            "/",
+            ":",
+            "=",
+            ",",
+            "0",
+            "1",
+            "9",
+            "18446744073709551615",
+            "1e308",
+            "-1",
+            "inf",
+            "nan",
+            "ms",
+            "s",
+            "m",
+            "h",
+            "d",
+            "KiB",
+            "TiB",
+            "B",
+            "time:",
+            "ago:",
+            "offset:",
+            "interval:",
+            "sync",
+            "latest",
+            "9999-12-31T23:59:59Z",
+            "-009999-01-01T00:00:00Z",
+            "[::1]",
+            "65536",
+            "é",
+            "\u{0}",
+            " ",
+        ];
+        let mut rng = fastrand::Rng::with_seed(1);
+        for _ in 0..50_000 {
+            let text: String = (0..rng.usize(0..5)).map(|_| pieces[rng.usize(0..pieces.len())]).collect();
+            if let Ok(from) = from(&text) {
+                from.start();
+            }
+            let _ = (start(&text), some_duration(&text), size(&text), durability(&text));
+            let _ = (pair(&text), backoff(&text), rate(&text), servers(&text));
+        }
+    }
+
     #[test]
     fn addresses() {
         assert_eq!(servers("a:1, [::1]:2,"), Ok("a:1,[::1]:2".into()));

@@ -1,6 +1,8 @@
 //! From a frame to whoever answers it. The neutral requests go to the engine as they are; what needs views, bytes or
 //! several steps has a module of its own.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use dure_engine::{Produce, Request, RequestError, SubscriptionId};
 use dure_proto::wire::envelope::Body;
@@ -183,10 +185,13 @@ impl Connection {
                 .map(|topic| describe(topic))
                 .collect()
         } else {
+            // Each once, however often it is named: an answer is bounded by the topics that there are.
+            let mut seen = BTreeSet::new();
             wanted
                 .topics
                 .iter()
                 .filter_map(|name| topics.by_name(name))
+                .filter(|topic| seen.insert(topic.id))
                 .map(|topic| describe(topic))
                 .collect()
         };

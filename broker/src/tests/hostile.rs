@@ -46,6 +46,26 @@ async fn garbage_gets_a_typed_error_and_hurts_nobody() {
     stop(running).await;
 }
 
+/// A mebibyte of names would have become gigabytes of descriptions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_named_many_times_was_described_each_time() {
+    let data = tempfile::tempdir().unwrap();
+    let running = start(data.path()).await;
+    let mut client = Client::connect(running.native()).await;
+    for name in ["b", "a"] {
+        client.topic(name, 2).await;
+    }
+    let names: Vec<String> =
+        (0..100_000).map(|nth| if nth % 2 == 0 { "b" } else { "a" }.to_owned()).collect();
+    let metadata = Body::Metadata(wire::Metadata { topics: names.clone() });
+    let Body::MetadataReply(reply) = client.ask(metadata).await else { panic!("no metadata") };
+    assert_eq!(reply.topics.iter().map(|topic| topic.name.as_str()).collect::<Vec<_>>(), ["b", "a"]);
+    let describe = Body::DescribeTopics(wire::DescribeTopics { names });
+    let Body::TopicDescriptions(reply) = client.ask(describe).await else { panic!("no descriptions") };
+    assert_eq!(reply.topics.iter().map(|topic| topic.name.as_str()).collect::<Vec<_>>(), ["b", "a"]);
+    stop(running).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_connections_are_closed_and_idle_ones_are_not() {
     let data = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! Events and commits that no shard writes, however they came into a journal.
+//! Events that no shard writes, however they came into a journal.
+#![allow(clippy::needless_update, reason = "messages grow")]
 
 use dure_proto::journal::{
     Event, GroupCreated, GroupTopicAdded, Leased, LogStartMoved, QueueEvent, QueueEvents, TopicAltered,
@@ -22,13 +23,20 @@ fn group(group: u32) -> event::Event {
 }
 
 fn added(start: Vec<u64>) -> event::Event {
-    event::Event::GroupTopicAdded(GroupTopicAdded { group: 1, topic: 1, start, first_partition: 0 })
+    event::Event::GroupTopicAdded(GroupTopicAdded {
+        group: 1,
+        topic: 1,
+        start,
+        first_partition: 0,
+        ..Default::default()
+    })
 }
 
 fn leased(offset: u64, count: u32) -> event::Event {
-    let leased = Leased { offset, count, epoch: 1, counter: 1, lease_ms: 1, started: true };
+    let leased =
+        Leased { offset, count, epoch: 1, counter: 1, lease_ms: 1, started: true, ..Default::default() };
     let events = vec![QueueEvent { event: Some(queue_event::Event::Leased(leased)) }];
-    event::Event::Queue(QueueEvents { group: 1, topic: 1, partition: 0, events })
+    event::Event::Queue(QueueEvents { group: 1, topic: 1, partition: 0, events, ..Default::default() })
 }
 
 #[test]
@@ -38,8 +46,8 @@ fn events_whose_numbers_run_over_are_refused_and_change_nothing() {
     for sound in [topic(1, 2), group(1), added(vec![0, 0]), leased(0, 2)] {
         assert_eq!(apply(sound), Ok(()));
     }
-    let moved = LogStartMoved { topic: 1, partition: 0, offset: u64::MAX };
-    let altered = TopicAltered { topic: 1, partitions: u32::MAX, config: None };
+    let moved = LogStartMoved { topic: 1, partition: 0, offset: u64::MAX, ..Default::default() };
+    let altered = TopicAltered { topic: 1, partitions: u32::MAX, config: None, ..Default::default() };
     for impossible in [
         topic(u32::MAX, 1),
         topic(2, u32::MAX),

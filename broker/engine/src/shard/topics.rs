@@ -1,5 +1,7 @@
 //! Requests about topics.
 
+use std::collections::BTreeSet;
+
 use dure_proto::journal::{LogStartMoved, TopicDeleted, event};
 use dure_proto::{Offset, TopicPartition, wire};
 
@@ -91,8 +93,13 @@ impl Shard {
                 self.state.catalogue.table().iter().filter(|t| t.dead_letters_of.is_none()).cloned().collect()
             }
             false => {
-                let find = |name: &String| self.state.catalogue.find(name).cloned();
-                describe.names.iter().map(find).collect::<Result<_, _>>()?
+                // Each once, however often it is named: an answer is bounded by the topics that there are.
+                let names: BTreeSet<&String> = describe.names.iter().collect();
+                let find = |name: &&String| self.state.catalogue.find(name).cloned();
+                let mut topics = names.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+                let place = |topic: &TopicInfo| describe.names.iter().position(|name| *name == topic.name);
+                topics.sort_by_cached_key(|topic| place(topic));
+                topics
             }
         };
         let descriptions = topics.iter().map(|topic| self.describe_topic(now, topic)).collect();
