@@ -13,6 +13,8 @@ mod broker;
 mod clock;
 mod config;
 mod data_dir;
+#[doc(hidden)]
+pub mod fuzzing;
 mod health;
 mod http;
 mod limits;

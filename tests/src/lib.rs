@@ -2,6 +2,7 @@
 
 pub mod bits;
 pub mod faults;
+pub mod fuzzing;
 pub mod harness;
 pub mod sim;
 pub mod volume;

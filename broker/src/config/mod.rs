@@ -158,7 +158,7 @@ fn read_file(path: &Path) -> Result<Vec<(String, String)>, ConfigError> {
     parse_file(path, &text)
 }
 
-fn parse_file(path: &Path, text: &str) -> Result<Vec<(String, String)>, ConfigError> {
+pub(crate) fn parse_file(path: &Path, text: &str) -> Result<Vec<(String, String)>, ConfigError> {
     let table: toml::Table = text
         .parse()
         .map_err(|e: toml::de::Error| ConfigError::Syntax { path: path.to_owned(), why: e.to_string() })?;

@@ -73,7 +73,7 @@ fn settle_result(result: Result<Settled, RequestError>) -> wire::SettleResult {
     }
 }
 
-pub(super) fn settle(settle: wire::Settle) -> Result<Settle, RequestError> {
+pub(crate) fn settle(settle: wire::Settle) -> Result<Settle, RequestError> {
     let wire::Settle { topic, group, items } = settle;
     if items.len() > SETTLE_ITEMS_MAX {
         let found = items.len();

@@ -25,6 +25,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use convert::settle;
+
 use crate::broker::Broker;
 
 /// Connections that are told at once that there is no room; beyond this many they are closed without a word.
