@@ -10,8 +10,8 @@ use crate::checkpoint::CheckpointFile;
 use crate::compaction::{Pass, PassError, Stepped};
 use crate::disk::{Disk, DiskError, DiskResult, FileRef};
 use crate::journal::OpenPiece;
-use crate::mutant::{self, Mutant};
 use crate::log::{Cursor, LogView, ReadError, ReadOutcome, Wait};
+use crate::mutant::{self, Mutant};
 use crate::shard::Sweep;
 
 /// A piece of disk work.
@@ -50,7 +50,12 @@ pub(crate) enum Job {
         dirs: Vec<String>,
     },
     Sweep(Sweep),
-    Scrub { view: LogView, cursor: Cursor, bytes_max: usize, wait: Wait },
+    Scrub {
+        view: LogView,
+        cursor: Cursor,
+        bytes_max: usize,
+        wait: Wait,
+    },
     CheckSpace,
     /// One step of a pass, which comes back with its outcome.
     Compact(Box<Pass>),

@@ -10,7 +10,7 @@ macro_rules! mutants {
     ($($area:literal { $(#[doc = $what:literal] $name:ident,)+ })+) => {
         /// A fault of the engine that can be switched on.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[cfg_attr(not(feature = "mutants"), allow(dead_code))]
+        #[cfg_attr(not(feature = "mutants"), allow(dead_code, unreachable_pub))]
         pub enum Mutant {
             $($(#[doc = $what] $name,)+)+
         }

@@ -144,8 +144,13 @@ fn the_image_of_an_entry_inside_a_damaged_message_is_not_delivered() {
     let image = [&header.encode()[..], &image].concat();
     let mut builder = dure_proto::BatchBuilder::new(dure_proto::Compression::None);
     builder.push(None, Some(&image), &[], 0).expect("fits");
-    let produce =
-        Produce { partition: photos, batch: builder.build(None), keyed: false, all_keyed: false, record_bytes_max: 1_000 };
+    let produce = Produce {
+        partition: photos,
+        batch: builder.build(None),
+        keyed: false,
+        all_keyed: false,
+        record_bytes_max: 1_000,
+    };
     driver.produce(photos, &["first"]).expect("produced");
     driver.ask(Request::Produce(produce)).expect("produced");
     for value in ["c", "d", "e"] {

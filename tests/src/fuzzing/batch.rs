@@ -7,8 +7,12 @@ use super::input::Input;
 use super::records::check_records;
 use super::seal::seal_batch;
 
-const LIMITS: BatchLimits =
-    BatchLimits { batch_bytes_max: 1 << 20, decompressed_bytes_max: 256 << 10, records_max: 10_000 };
+const LIMITS: BatchLimits = BatchLimits {
+    batch_bytes_max: 1 << 20,
+    decompressed_bytes_max: 256 << 10,
+    records_max: 10_000,
+    sparse: false,
+};
 
 pub(super) fn target(data: &[u8]) {
     let mut input = Input::new(data);

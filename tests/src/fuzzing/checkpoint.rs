@@ -31,6 +31,6 @@ pub(super) fn target(data: &[u8]) {
     }
     files.extend(pieces(&mut input));
     let disk = disk_with(&files);
-    let _ = dump(&disk, &path, SALT);
+    let _ = dump(&disk, &path, SALT, drop);
     live_through(&disk);
 }

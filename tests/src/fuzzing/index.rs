@@ -40,6 +40,7 @@ pub(super) fn target(data: &[u8]) {
         &with,
         &format!("{SHARD_DIR}/log/{}/{}/{BASE:020}.index", PARTITION.topic, PARTITION.partition),
         0,
+        drop,
     );
     assert_eq!(reads(&with), reads(&without), "the index changed what is read");
 }

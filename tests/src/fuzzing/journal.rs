@@ -28,7 +28,8 @@ pub(super) fn target(data: &[u8]) {
     let files = pieces(&mut Input::new(data));
     let disk = disk_with(&files);
     for (path, _) in &files {
-        dump(&disk, path, SALT).expect("a piece can be shown");
+        // A piece in which no commit is right is refused by name.
+        let _ = dump(&disk, path, SALT, drop);
     }
     power_cut(&disk.fork());
     live_through(&disk);

@@ -94,8 +94,8 @@ fn request_of(body: Body, attachment: Bytes) -> Option<Request> {
                 topic: TopicId(produce.topic_id),
                 partition: PartitionId(produce.partition),
             };
-            let wire::Produce { keyed, record_bytes_max, .. } = produce;
-            Request::Produce(Produce { partition, batch: attachment, keyed, record_bytes_max })
+            let wire::Produce { keyed, all_keyed, record_bytes_max, .. } = produce;
+            Request::Produce(Produce { partition, batch: attachment, keyed, all_keyed, record_bytes_max })
         }
         Body::CreateGroup(m) => Request::CreateGroup(m),
         Body::ListGroups(_) => Request::ListGroups,

@@ -131,7 +131,8 @@ impl Running {
             Effect::Reply { .. }
             | Effect::Deliver(_)
             | Effect::EndSubscription { .. }
-            | Effect::Assign { .. } => {}
+            | Effect::Assign { .. }
+            | Effect::Scrubbed(_) => {}
         }
     }
 

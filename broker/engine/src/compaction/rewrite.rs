@@ -55,7 +55,8 @@ impl Rule<'_> {
                 let tombstone = key.is_some() && records.value(i).is_none();
                 let superseded =
                     offset < self.upto && key.is_some_and(|key| self.keys.supersedes(&key, offset));
-                let stays = !superseded && !(tombstone && offset < self.tombstones_below);
+                let forgotten = tombstone && offset < self.tombstones_below;
+                let stays = !superseded && !forgotten;
                 tombstones += u64::from(stays && tombstone && offset < self.upto);
                 kept += usize::from(stays);
                 stays

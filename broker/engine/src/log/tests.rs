@@ -9,8 +9,8 @@ use dure_proto::{
 };
 
 use super::{
-    Cursor, LogLayout, LogView, LogWriter, Placement, ReadOutcome, SEGMENT_HEADER_BYTES, SegmentId, Wait, log_dir,
-    segment_path,
+    Cursor, LogLayout, LogView, LogWriter, Placement, ReadOutcome, SEGMENT_HEADER_BYTES, SegmentId, Wait,
+    log_dir, segment_path,
 };
 use crate::disk::{Disk, DiskRef, OpenMode, SimDisk};
 use crate::inspect::dump;
