@@ -129,3 +129,39 @@ fn retention_waits_for_a_queue_group_that_has_not_settled() {
     assert_eq!(driver.produce(t, &["c"]), Ok(Offset(2)));
     assert_eq!(driver.read_all(t, Offset(2)), ["c"]);
 }
+
+/// The second of two commits in flight was written after the first had failed. The shard panicked, and whoever asked it
+/// afterwards was never answered.
+#[test]
+fn a_commit_that_is_written_after_the_one_before_it_failed_comes_to_nothing() {
+    let disk = Arc::new(SimDisk::new(1));
+    let mut driver = Driver::open(disk.clone(), START);
+    let partition = driver.topic("photos", 1);
+    let mut jobs = Vec::new();
+    let mut answers = Vec::new();
+    let ask = |shard: &mut Shard, correlation: u64, jobs: &mut Vec<DiskJob>, answers: &mut Vec<_>| {
+        let produce = Produce { partition, batch: common::batch(&["x"]), keyed: false, record_bytes_max: 10 };
+        let reply_to = ReplyTo { connection: ConnectionId(1), correlation };
+        shard.handle(START, Input::Request { reply_to, request: Request::Produce(produce) });
+        shard.turn(START);
+        for effect in shard.take_effects() {
+            match effect {
+                Effect::Job(job) if job.kind() == JobKind::Commit => jobs.push(job),
+                Effect::Reply { to, result } => answers.push((to.correlation, result)),
+                _ => {}
+            }
+        }
+    };
+    ask(&mut driver.shard, 1001, &mut jobs, &mut answers);
+    ask(&mut driver.shard, 1002, &mut jobs, &mut answers);
+    assert_eq!((jobs.len(), answers.len()), (2, 0), "both in flight");
+    let second = jobs.pop().expect("two").run(&*disk);
+    disk.set_faults(SimFaults { fail_sync: FaultRule::Nth(1), ..SimFaults::default() });
+    let first = jobs.pop().expect("one").run(&*disk);
+    driver.shard.handle(START, Input::JobDone(first));
+    driver.shard.handle(START, Input::JobDone(second));
+    ask(&mut driver.shard, 1003, &mut jobs, &mut answers);
+    answers.sort_by_key(|(correlation, _)| *correlation);
+    let refused = |result: &Result<_, _>| matches!(result, Err(RequestError::ShardStopped(_)));
+    assert!(answers.len() == 3 && answers.iter().all(|(_, result)| refused(result)), "{answers:?}");
+}

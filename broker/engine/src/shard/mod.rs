@@ -299,6 +299,10 @@ impl Shard {
     }
 
     fn handle_job(&mut self, now: Now, done: Done) {
+        // Of two commits in flight the first may fail and the second be written all the same: it comes to nothing.
+        if self.stopped.is_some() {
+            return;
+        }
         match done {
             Done::CommitWritten { seq, result: Ok(()) } => self.handle_durable(now, seq),
             Done::CommitWritten { seq, result: Err(error) } => {
