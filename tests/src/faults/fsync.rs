@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use dure_client::{Client, Error, ErrorCode, Message};
+use dure_client::{Client, ErrorCode, Message};
 
 use super::check::Violation;
 use super::load::EVENTS;
@@ -17,11 +17,7 @@ const CALL_MAX: u32 = 25;
 /// How long one waits for a call that must not come.
 const AFTER: Duration = Duration::from_millis(300);
 
-#[derive(Default)]
-pub(crate) struct FailedSync {
-    /// Producers that the stopped shard left without an answer. It should have refused them.
-    unanswered: u32,
-}
+pub(crate) struct FailedSync;
 
 impl Fault for FailedSync {
     fn name(&self) -> &'static str {
@@ -46,7 +42,6 @@ impl Fault for FailedSync {
             let stopped = stops(stage, &syncs);
             drop(syncs);
             let stopped = stopped.and_then(|()| stays_stopped(stage));
-            self.unanswered += u32::from(stopped == Ok(Refusal::NoAnswer));
             stage.broker.crash();
             stopped?;
             match http_get(stage.broker.http(), "/readyz") {
@@ -59,18 +54,6 @@ impl Fault for FailedSync {
         stage.run_on(100..500);
         Ok(())
     }
-
-    fn remark(&self) -> Option<String> {
-        (self.unanswered > 0)
-            .then(|| format!("{} times a stopped shard did not answer within 2 s", self.unanswered))
-    }
-}
-
-/// How a stopped shard turned a message away.
-#[derive(Debug, PartialEq, Eq)]
-enum Refusal {
-    Typed,
-    NoAnswer,
 }
 
 /// Health turns red, and no file that failed is synced again.
@@ -83,6 +66,10 @@ fn stops(stage: &mut Stage, syncs: &FailingSyncs) -> Result<(), Violation> {
             return Err(Violation::conduct(format!("{failed} syncs failed and /readyz is not red")));
         }
         std::thread::sleep(Duration::from_millis(20));
+    }
+    let (_, reasons) = http_get(stage.broker.http(), "/readyz");
+    if reasons.contains("panicked") {
+        return Err(Violation::conduct(format!("it did not stop in order: {reasons}")));
     }
     if http_get(stage.broker.http(), "/livez").0 != 200 {
         return Err(Violation::conduct("it is not alive any more"));
@@ -107,15 +94,14 @@ fn again<'c>(failed: &str, later: &'c [String]) -> Option<&'c String> {
 }
 
 /// The disk works again, and that changes nothing.
-fn stays_stopped(stage: &Stage) -> Result<Refusal, Violation> {
+fn stays_stopped(stage: &Stage) -> Result<(), Violation> {
     let sent = stage.block_on(async {
         let client = Client::builder().servers(stage.servers()).request_timeout(Duration::from_secs(2));
         let producer = client.connect().await?.producer(EVENTS).build().await?;
         producer.send(Message::new("must not be taken")).await
     });
     match sent {
-        Err(error) if error.code() == Some(ErrorCode::ShardStopped) => Ok(Refusal::Typed),
-        Err(Error::Timeout { .. }) => Ok(Refusal::NoAnswer),
+        Err(error) if error.code() == Some(ErrorCode::ShardStopped) => Ok(()),
         other => Err(Violation::conduct(format!("a produce to a stopped shard ended in {other:?}"))),
     }
 }

@@ -72,7 +72,7 @@ pub(crate) fn all() -> Vec<Box<dyn Fault>> {
         Box::new(power::PowerCut::on_ext4()),
         Box::new(power::PowerCut::on_xfs()),
         Box::new(disk_full::DiskFull::default()),
-        Box::new(fsync::FailedSync::default()),
+        Box::new(fsync::FailedSync),
         Box::new(descriptors::Descriptors),
         Box::new(memory::Memory::default()),
         Box::new(two_brokers::TwoBrokers),
