@@ -22,7 +22,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 
 fn replay(kind: &str, needed: bool) {
     let mut broken = Vec::new();
-    for (name, _) in TARGETS.iter().copied() {
+    for (name, _) in TARGETS {
         let inputs = files(&fuzz_dir().join(kind).join(name));
         assert!(!needed || !inputs.is_empty(), "no inputs of {name}");
         for path in inputs {
@@ -57,7 +57,7 @@ fn every_target_takes_its_seeds() {
 #[test]
 fn every_target_has_a_binary_and_every_directory_a_target() {
     let manifest = fs::read_to_string(fuzz_dir().join("Cargo.toml")).expect("a manifest");
-    for (name, _) in TARGETS.iter().copied() {
+    for (name, _) in TARGETS {
         assert!(manifest.contains(&format!("path = \"targets/{name}.rs\"")), "{name} has no binary");
     }
     for kind in ["corpus", "regressions"] {
@@ -87,7 +87,7 @@ fn mutate(rng: &mut Rng, data: &mut Vec<u8>, other: &[u8]) {
 #[test]
 fn no_change_of_the_corpus_breaks_a_promise() {
     let count = std::env::var("FUZZ_MUTATIONS").map_or(300, |count| count.parse().expect("a number"));
-    for (name, _) in TARGETS.iter().copied() {
+    for (name, _) in TARGETS {
         let inputs: Vec<Vec<u8>> = files(&fuzz_dir().join("corpus").join(name))
             .iter()
             .map(|path| fs::read(path).expect("read"))
@@ -113,7 +113,7 @@ fn no_change_of_the_corpus_breaks_a_promise() {
 #[test]
 #[ignore = "writes files"]
 fn write_seeds() {
-    for (name, _) in TARGETS.iter().copied() {
+    for (name, _) in TARGETS {
         let dir = fuzz_dir().join("corpus").join(name);
         fs::create_dir_all(&dir).expect("made");
         for (nth, seed) in seeds(name).into_iter().enumerate() {

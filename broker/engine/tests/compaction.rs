@@ -244,11 +244,14 @@ fn a_damaged_segment_is_left_as_it_is_and_named() {
     assert_eq!(lost, [(1, 2)], "neither hidden nor made larger");
 }
 
+/// An offset, and the value of a key there; none for a tombstone.
+type Written = (u64, Option<Vec<u8>>);
+
 /// What anybody may see of a log: keys and their newest values.
 #[derive(Clone, Default, Debug)]
 struct Model {
     /// By key: every offset and value acknowledged.
-    acked: BTreeMap<String, Vec<(u64, Option<Vec<u8>>)>>,
+    acked: BTreeMap<String, Vec<Written>>,
     /// Sent, and not answered when the power went.
     doubtful: Vec<Said>,
 }

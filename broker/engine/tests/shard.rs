@@ -140,7 +140,13 @@ fn a_commit_that_is_written_after_the_one_before_it_failed_comes_to_nothing() {
     let mut jobs = Vec::new();
     let mut answers = Vec::new();
     let ask = |shard: &mut Shard, correlation: u64, jobs: &mut Vec<DiskJob>, answers: &mut Vec<_>| {
-        let produce = Produce { partition, batch: common::batch(&["x"]), keyed: false, record_bytes_max: 10 };
+        let produce = Produce {
+            partition,
+            batch: common::batch(&["x"]),
+            keyed: false,
+            all_keyed: false,
+            record_bytes_max: 10,
+        };
         let reply_to = ReplyTo { connection: ConnectionId(1), correlation };
         shard.handle(START, Input::Request { reply_to, request: Request::Produce(produce) });
         shard.turn(START);

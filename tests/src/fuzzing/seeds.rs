@@ -140,9 +140,12 @@ fn journals() -> Vec<Vec<u8>> {
     journals
 }
 
+/// Makes a commit of a control byte, what goes before, and entries.
+type CommitOf = dyn Fn(u8, &[u8], &[Vec<u8>]) -> Vec<u8>;
+
 fn queue_journal(
     of: &dyn Fn(event::Event) -> Vec<u8>,
-    commit: &dyn Fn(u8, &[u8], &[Vec<u8>]) -> Vec<u8>,
+    commit: &CommitOf,
     records: &dyn Fn() -> Vec<u8>,
 ) -> Vec<u8> {
     use dure_proto::journal::{GroupCreated, GroupTopicAdded};
