@@ -3,7 +3,8 @@
 //! ```text
 //! dure-backup.json                          JSON: version, identity of the data, the commit of each shard
 //! shard-NNNN/checkpoint                     a checkpoint file
-//! shard-NNNN/log/TOPIC/PARTITION/BASE.log   the segments that it names, up to the lengths that it names
+//! shard-NNNN/log/TOPIC/PARTITION/BASE.log   the segments that it names, up to the lengths that it names; one that
+//!                                           compaction wrote is BASE-GENERATION.log
 //! …                                         the next shard
 //! MANIFEST                                  "<SHA-256 in hexadecimal>  <name>\n" for each file before
 //! END                                       the same line for MANIFEST
@@ -343,20 +344,25 @@ impl<R: Read> Reader<R> {
     }
 }
 
-/// `shard-NNNN/checkpoint` and `shard-NNNN/log/TOPIC/PARTITION/BASE.log`: nothing else ever becomes a path.
+/// `shard-NNNN/checkpoint` and `shard-NNNN/log/TOPIC/PARTITION/BASE[-GENERATION].log`: nothing else ever becomes a path.
 fn is_ours(name: &str) -> bool {
     let number = |text: &str, digits: std::ops::RangeInclusive<usize>| {
         digits.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let generation = |text: &str| text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let segment = |stem: &str| match stem.split_once('-') {
+        Some((base, written)) => number(base, 20..=20) && generation(written),
+        None => number(stem, 20..=20),
     };
     let parts: Vec<&str> = name.split('/').collect();
     let shard = parts[0].strip_prefix("shard-").is_some_and(|shard| number(shard, 4..=5));
     shard
         && match parts[1..] {
             ["checkpoint"] => true,
-            ["log", topic, partition, base] => {
+            ["log", topic, partition, file] => {
                 number(topic, 1..=10)
                     && number(partition, 1..=10)
-                    && base.strip_suffix(".log").is_some_and(|base| number(base, 20..=20))
+                    && file.strip_suffix(".log").is_some_and(segment)
             }
             _ => false,
         }

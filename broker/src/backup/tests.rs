@@ -19,10 +19,11 @@ fn archive(version: u32, files: &[(&str, &[u8])]) -> Vec<u8> {
     out
 }
 
-const FILES: [(&str, &[u8]); 3] = [
+const FILES: [(&str, &[u8]); 4] = [
     ("shard-0000/checkpoint", b"state"),
     ("shard-0000/log/1/0/00000000000000000000.log", &[7; 700]),
     ("shard-0000/log/1/0/00000000000000000009.log", b""),
+    ("shard-0000/log/2/0/00000000000000000000-000000000000002a.log", b"compacted"),
 ];
 
 #[derive(Default)]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dure_client::{Client, Message};
-use dure_tests::harness::{Broker, Dure, eventually, eventually_async};
+use dure_tests::harness::{Broker, Dure, eventually, eventually_async, http_get};
 use serde_json::Value;
 use tokio::task::{JoinSet, block_in_place};
 
@@ -315,4 +315,31 @@ fn a_client_that_goes_away_makes_room_for_the_next_backup() {
         let made = broker.dure("backup --to").arg(text(&archive)).run();
         archive.exists().then_some(made)
     });
+}
+
+#[test]
+fn what_compaction_wrote_is_backed_up_and_no_damage_to_the_scrubber() {
+    let mut broker = Broker::builder().flags("--scrub-rate 1GiB").start();
+    broker.dure("topic create t --cleanup compact --segment-size 16KiB --config compact-after=1s").ok();
+    for round in 0..8 {
+        let lines: String = (0..20).map(|key| format!("k{key}:{round} {}\n", "x".repeat(1_000))).collect();
+        broker.dure("produce t --key-separator :").stdin(lines).ok();
+    }
+    eventually(Duration::from_secs(60), "only the newest is left", || {
+        (broker.json_lines("consume t").len() == 20).then_some(())
+    });
+    // A compacted segment that stays sealed, and whole passes over it.
+    broker.dure("produce t --key-separator :").stdin(format!("other:{}\n", "y".repeat(15_000))).ok();
+    broker.dure("produce t --key-separator :").stdin(format!("another:{}\n", "z".repeat(15_000))).ok();
+    std::thread::sleep(Duration::from_millis(3_500));
+    let (_, metrics) = http_get(broker.http(), "/metrics");
+    assert!(metrics.contains("dure_scrub_findings_total{kind=\"entries_lost\"} 0"), "{metrics}");
+    assert!(metrics.contains("dure_scrub_findings_total{kind=\"read_failed\"} 0"), "{metrics}");
+    let messages = broker.json_lines("consume t");
+    let archive = broker.home().join("backup.tar");
+    broker.dure("backup --to").arg(text(&archive)).ok();
+    broker.kill();
+    let restored = start_on_restored(&mut broker, &archive);
+    assert_eq!(restored["findings"], Value::Array(Vec::new()));
+    assert_eq!(broker.json_lines("consume t"), messages);
 }
