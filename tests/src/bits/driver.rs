@@ -92,7 +92,7 @@ impl Driver {
             let read = self.views.get(&partition)?.read(&mut Cursor::at(offset), 1, Wait::MayWait).ok()?;
             let ReadOutcome::Entries(entries) = read else { return None };
             let (header, batch) = split_entries(entries).next()?.ok()?;
-            let records = Records::decode(&batch, &Default::default()).ok()?;
+            let records = Records::decode(&batch, &dure_proto::BatchLimits::stored()).ok()?;
             Some(letter_batch(Ok(&records.get(offset.since(header.base_offset) as usize)?)))
         };
         read().unwrap_or_else(|| letter_batch(Err("it cannot be read")))

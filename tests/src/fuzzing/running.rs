@@ -152,7 +152,7 @@ impl Running {
             return None;
         };
         let (header, batch) = split_entries(entries).next()?.ok()?;
-        let records = Records::decode(&batch, &BatchLimits::default()).ok()?;
+        let records = Records::decode(&batch, &BatchLimits::stored()).ok()?;
         records.get(offset.since(header.base_offset) as usize)
     }
 
@@ -203,7 +203,7 @@ pub(super) fn read_log(view: &LogView) -> Vec<(Offset, Bytes)> {
 
 fn check_entry(header: &EntryHeader, batch: &Bytes) {
     verify_entry(header, batch).expect("nothing is served whose checksum does not hold");
-    if let Ok(records) = Records::decode(batch, &BatchLimits::default()) {
+    if let Ok(records) = Records::decode(batch, &BatchLimits::stored()) {
         assert_eq!(records.header().end_offset(), header.end_offset());
     }
     assert!(batch.len() + ENTRY_HEADER_BYTES == header.entry_bytes());

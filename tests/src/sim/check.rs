@@ -147,7 +147,7 @@ impl World {
         let number = u64::from(crc32fast::hash(&bytes[16..])) << 20 | base.0;
         self.model.logs.entry(partition).or_default().place(base, number, header.record_count, 0)?;
         let batch = bytes::Bytes::copy_from_slice(bytes);
-        let records = dure_proto::Records::decode(&batch, &Default::default());
+        let records = dure_proto::Records::decode(&batch, &dure_proto::BatchLimits::stored());
         let records = records.map_err(|error| Violation(format!("{partition}: {error}")))?;
         ensure!(records.len() == 1, "{partition}: {} records in the dead letter at {base}", records.len());
         let Some(value) = records.value(0) else { return Ok(()) };

@@ -21,12 +21,7 @@ impl World {
         // By key: the newest offset that is there.
         let mut newest: BTreeMap<u8, Offset> = BTreeMap::new();
         for (header, batch) in entries {
-            let records = Records::decode(batch, &BatchLimits::stored());
-            let records = records.map_err(|error| Violation(format!("{}: {error}", view.partition)))?;
-            if records.is_empty() {
-                continue;
-            }
-            self.check_records(view, header, &records)?;
+            let Some(records) = self.check_compacted_entry(view, header, batch)? else { continue };
             for i in (0..records.len()).filter(|i| records.offset(*i) >= from) {
                 let key = records.key(i).and_then(|key| key.first().copied());
                 newest.insert(key.unwrap_or(u8::MAX), records.offset(i));
@@ -34,6 +29,22 @@ impl World {
         }
         *self.totals.checks.entry("compacted logs read").or_default() += 1;
         self.check_newest(view, from, &newest)
+    }
+
+    /// One entry by itself; `None` if no record is left in it.
+    pub(super) fn check_compacted_entry(
+        &mut self,
+        view: &LogView,
+        header: &EntryHeader,
+        batch: &Bytes,
+    ) -> Result<Option<Records>, Violation> {
+        let records = Records::decode(batch, &BatchLimits::stored());
+        let records = records.map_err(|error| Violation(format!("{}: {error}", view.partition)))?;
+        if records.is_empty() {
+            return Ok(None);
+        }
+        self.check_records(view, header, &records)?;
+        Ok(Some(records))
     }
 
     /// What is left of a batch is as it was produced, at the offset at which it was.

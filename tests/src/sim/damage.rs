@@ -109,7 +109,9 @@ impl World {
                 Ok(ReadOutcome::Entries(entries)) => {
                     for entry in split_entries(entries) {
                         let (header, batch) = entry.map_err(|error| Violation(error.to_string()))?;
-                        if !self.letters_of.contains_key(&partition.topic) {
+                        if self.is_compacted(partition) {
+                            self.check_compacted_entry(view, &header, &batch)?;
+                        } else if !self.letters_of.contains_key(&partition.topic) {
                             self.check_batch(partition, &header, &batch)?;
                             let log = self.model.logs.get(&partition);
                             shown
@@ -140,7 +142,8 @@ impl World {
             let partition = batch.partition;
             let is_there = |known: &super::model::TopicModel| known.id == Some(partition.topic);
             let Some(topic) = self.model.topics.values().find(|topic| is_there(topic)) else { continue };
-            if topic.purging || topic.shape.pending.is_some() {
+            // What compaction took is gone by right.
+            if topic.purging || topic.shape.pending.is_some() || self.is_compacted(partition) {
                 continue;
             }
             let log_start = self.views.get(&partition).map(|view| view.log_start);

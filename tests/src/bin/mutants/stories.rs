@@ -51,7 +51,8 @@ fn read(driver: &Driver, partition: TopicPartition, from: Offset) -> (Vec<String
             ReadOutcome::Entries(entries) => {
                 for entry in dure_proto::split_entries(entries) {
                     let (header, batch) = entry.expect("an entry that was checked");
-                    let records = dure_proto::Records::decode(&batch, &Default::default()).expect("records");
+                    let records = dure_proto::Records::decode(&batch, &dure_proto::BatchLimits::stored())
+                        .expect("records");
                     let all = (0..records.len()).filter(|i| header.base_offset.plus(*i as u64) >= from);
                     values.extend(
                         all.map(|i| {

@@ -183,8 +183,8 @@ pub(crate) fn read_value(view: &LogView, offset: Offset) -> Result<Option<Option
     let unreadable = |what: String| Violation(format!("{}: record {offset}: {what}", view.partition));
     let entry = split_entries(entries).next().ok_or_else(|| unreadable("no entry".into()))?;
     let (header, batch) = entry.map_err(|error| unreadable(error.to_string()))?;
-    let records =
-        Records::decode(&batch, &Default::default()).map_err(|error| unreadable(error.to_string()))?;
+    let records = Records::decode(&batch, &dure_proto::BatchLimits::stored())
+        .map_err(|error| unreadable(error.to_string()))?;
     let index = offset.since(header.base_offset) as usize;
     ensure!(index < records.len(), "{}: record {offset} is not in its batch", view.partition);
     Ok(Some(records.value(index)))
