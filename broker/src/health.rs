@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dure_engine::Finding;
+use dure_engine::{Finding, Shortage};
 use tokio::sync::watch;
 
 /// Where the broker is in its life. It only ever moves forward.
@@ -23,6 +23,8 @@ pub struct HealthState {
     pub phase: Phase,
     /// Shards that met an error they cannot go on from: which, and why.
     pub stopped: Vec<(u16, String)>,
+    /// Shards that refuse what producers send, for lack of room on the disk. All else goes on.
+    pub short: BTreeMap<u16, Shortage>,
     /// Shards whose data is damaged, and how: found at the start and by the scrubber. The rest is served.
     pub damaged: BTreeMap<u16, Damaged>,
 }
@@ -44,8 +46,9 @@ pub(crate) struct Health {
 
 impl Health {
     pub(crate) fn starting() -> Health {
-        let (stopped, damaged) = (Vec::new(), BTreeMap::new());
-        Health { state: watch::Sender::new(HealthState { phase: Phase::Starting, stopped, damaged }) }
+        let (stopped, short, damaged) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        let state = HealthState { phase: Phase::Starting, stopped, short, damaged };
+        Health { state: watch::Sender::new(state) }
     }
 
     /// Moves on to `phase`, never back.
@@ -75,6 +78,25 @@ impl Health {
             if *damaged == Damaged::default() {
                 state.damaged.remove(&shard);
             }
+        });
+    }
+
+    pub(crate) fn set_shortage(&self, shard: u16, shortage: Option<Shortage>) {
+        match &shortage {
+            Some(Shortage { available_bytes, reserve_bytes, waits }) => {
+                tracing::warn!(
+                    shard,
+                    available_bytes,
+                    reserve_bytes,
+                    ?waits,
+                    "disk full: producing is refused until there is room"
+                );
+            }
+            None => tracing::info!(shard, "there is room on the disk again: producing resumes"),
+        }
+        self.state.send_modify(|state| match shortage {
+            Some(shortage) => drop(state.short.insert(shard, shortage)),
+            None => drop(state.short.remove(&shard)),
         });
     }
 

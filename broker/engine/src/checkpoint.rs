@@ -65,7 +65,8 @@ impl CheckpointFile {
     }
 
     /// Makes it durable, and removes those that it makes superfluous. Returns what a backup needs, if there is one.
-    pub(crate) fn write(self, disk: &dyn Disk) -> DiskResult<Option<BackupContent>> {
+    /// Where there is no room for it, it leaves nothing behind and may be called again.
+    pub(crate) fn write(&self, disk: &dyn Disk) -> DiskResult<Option<BackupContent>> {
         for file in self.sync_files.iter().filter(|_| !mutant::is(Mutant::SegmentsNotSynced)) {
             file.sync()?;
         }
@@ -78,13 +79,14 @@ impl CheckpointFile {
         }
         let temporary = format!("{}/next.tmp", self.dir);
         let bytes = encode(&self.checkpoint);
-        let file = disk.open(&temporary, OpenMode::Create)?;
-        file.set_len(0)?;
-        file.write_all_at(0, &bytes)?;
-        if !mutant::is(Mutant::CheckpointNotSynced) {
-            file.sync()?;
+        let named = write_synced(disk, &temporary, &bytes)
+            .and_then(|()| disk.rename(&temporary, &checkpoint_path(&self.dir, self.checkpoint.seq)));
+        if let Err(error) = named {
+            if error.waits_for_room() {
+                let _ = disk.remove(&temporary);
+            }
+            return Err(error);
         }
-        disk.rename(&temporary, &checkpoint_path(&self.dir, self.checkpoint.seq))?;
         if !mutant::is(Mutant::CheckpointDirNotSynced) {
             disk.sync_dir(&self.dir)?;
         }
@@ -95,6 +97,13 @@ impl CheckpointFile {
         let shard_dir = self.dir.trim_end_matches("/checkpoint");
         Ok(self.for_backup.then(|| BackupContent::of(shard_dir, &self.checkpoint, bytes)))
     }
+}
+
+fn write_synced(disk: &dyn Disk, path: &str, bytes: &[u8]) -> DiskResult<()> {
+    let file = disk.open(path, OpenMode::Create)?;
+    file.set_len(0)?;
+    file.write_all_at(0, bytes)?;
+    if mutant::is(Mutant::CheckpointNotSynced) { Ok(()) } else { file.sync() }
 }
 
 pub(crate) fn encode(checkpoint: &Checkpoint) -> Vec<u8> {

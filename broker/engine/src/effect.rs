@@ -96,6 +96,8 @@ pub enum Effect {
     },
     /// The scrubber read something, or came to the end of a pass.
     Scrubbed(Scrubbed),
+    /// Producing is refused from now on, or (`None`) no longer.
+    Shortage(Option<Shortage>),
     /// The shard met an error that it cannot go on from; everything is refused from now on.
     Stopped(String),
 }
@@ -111,6 +113,17 @@ pub struct Scrubbed {
     pub pass_done: bool,
     /// Set if it changed: all that is known to be damaged now, in as few findings as can be.
     pub damage: Option<Vec<Finding>>,
+}
+
+/// Why producing is refused: the reserve is all that is left of the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// What the file system has left.
+    pub available_bytes: u64,
+    /// What is kept free.
+    pub reserve_bytes: u64,
+    /// What could not be done for lack of room and is tried again until there is some; in words.
+    pub waits: Vec<&'static str>,
 }
 
 /// Messages leased.

@@ -62,13 +62,27 @@ pub(crate) enum Job {
 }
 
 pub(crate) enum Done {
-    CommitWritten { seq: CommitSeq, result: DiskResult<()> },
+    CommitWritten {
+        seq: CommitSeq,
+        result: DiskResult<()>,
+    },
     PiecePrepared(DiskResult<OpenPiece>),
-    CheckpointWritten { seq: CommitSeq, result: DiskResult<Option<BackupContent>> },
+    CheckpointWritten {
+        seq: CommitSeq,
+        result: DiskResult<Option<BackupContent>>,
+    },
     Removed(DiskResult<()>),
     Space(DiskResult<u64>),
-    Compacted { pass: Box<Pass>, result: Result<Stepped, PassError> },
+    Compacted {
+        pass: Box<Pass>,
+        result: Result<Stepped, PassError>,
+    },
     Scrubbed(ScrubRead),
+    /// The disk had no room: nothing of it counts, and it can be run again as it is.
+    NoRoom {
+        job: Job,
+        error: DiskError,
+    },
 }
 
 /// What the scrubber read of one sealed segment.
@@ -115,27 +129,41 @@ impl DiskJob {
     /// Does the work; may take as long as the disk takes.
     #[must_use]
     pub fn run(self, disk: &dyn Disk) -> JobDone {
-        JobDone(match self.0 {
+        if let Job::Compact(mut pass) = self.0 {
+            let result = pass.step(disk).inspect_err(|_| pass.abandon(disk));
+            return JobDone(Done::Compacted { pass, result });
+        }
+        let done = self.0.run(disk);
+        let error = match &done {
+            Done::CommitWritten { result: Err(error), .. }
+            | Done::PiecePrepared(Err(error))
+            | Done::CheckpointWritten { result: Err(error), .. } => error.clone(),
+            _ => return JobDone(done),
+        };
+        JobDone(if error.waits_for_room() { Done::NoRoom { job: self.0, error } } else { done })
+    }
+}
+
+impl Job {
+    fn run(&self, disk: &dyn Disk) -> Done {
+        match self {
             Job::WriteCommit { seq, file, position, bytes } => {
-                Done::CommitWritten { seq, result: write_commit(&file, position, &bytes) }
+                Done::CommitWritten { seq: *seq, result: write_commit(file, *position, bytes) }
             }
             Job::PreparePiece { dir, number, bytes, recycle } => {
-                Done::PiecePrepared(OpenPiece::prepare(disk, &dir, number, bytes, recycle.as_deref()))
+                Done::PiecePrepared(OpenPiece::prepare(disk, dir, *number, *bytes, recycle.as_deref()))
             }
             Job::WriteCheckpoint(file) => {
                 Done::CheckpointWritten { seq: file.seq(), result: file.write(disk) }
             }
-            Job::Remove { paths, dirs } => Done::Removed(remove(disk, &paths, &dirs)),
+            Job::Remove { paths, dirs } => Done::Removed(remove(disk, paths, dirs)),
             Job::Sweep(sweep) => Done::Removed(sweep.run(disk)),
             Job::Scrub { view, cursor, bytes_max, wait } => {
-                Done::Scrubbed(scrub(&view, cursor, bytes_max, wait))
+                Done::Scrubbed(scrub(view, cursor.clone(), *bytes_max, *wait))
             }
             Job::CheckSpace => Done::Space(disk.available_bytes()),
-            Job::Compact(mut pass) => {
-                let result = pass.step(disk).inspect_err(|_| pass.abandon(disk));
-                Done::Compacted { pass, result }
-            }
-        })
+            Job::Compact(_) => unreachable!("a pass is taken along by value"),
+        }
     }
 }
 
@@ -218,6 +246,7 @@ impl fmt::Debug for JobDone {
             Done::Space(result) => write!(f, "Space({result:?})"),
             Done::Compacted { pass, result } => write!(f, "Compacted({pass:?}, {result:?})"),
             Done::Scrubbed(read) => write!(f, "Scrubbed({}, {} bytes)", read.partition, read.bytes),
+            Done::NoRoom { error, .. } => write!(f, "NoRoom({error})"),
         }
     }
 }

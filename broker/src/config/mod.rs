@@ -103,6 +103,17 @@ pub enum ConfigError {
         /// Its value.
         address: std::net::SocketAddr,
     },
+    /// Too little is kept for what goes on when the disk is full.
+    #[error(
+        "`reserve` is {reserve_bytes} bytes, and acking and deleting need four journal pieces of {piece_bytes} bytes: \
+         give at least {}, or a smaller `journal-piece`, or 0 for no reserve at all", 4 * .piece_bytes
+    )]
+    SmallReserve {
+        /// What is set.
+        reserve_bytes: u64,
+        /// The setting `journal-piece`.
+        piece_bytes: u64,
+    },
 }
 
 /// Resolves the settings of `dure serve`.
@@ -275,6 +286,15 @@ mod tests {
         let refused = resolve(std::slice::from_ref(&outside), [], None).unwrap_err();
         assert!(matches!(refused, ConfigError::NotLoopback { name: "listen", .. }));
         assert!(resolve(&[outside, ("insecure", "true".to_owned())], [], None).is_ok());
+    }
+
+    #[test]
+    fn a_reserve_that_would_not_do_is_refused() {
+        let small = ("reserve", "100MiB".to_owned());
+        let refused = resolve(std::slice::from_ref(&small), [], None).unwrap_err();
+        assert!(matches!(refused, ConfigError::SmallReserve { .. }), "{refused}");
+        assert!(resolve(&[small, ("journal-piece", "16MiB".to_owned())], [], None).is_ok());
+        assert!(resolve(&[("reserve", "0".to_owned())], [], None).is_ok());
     }
 
     #[test]

@@ -91,6 +91,10 @@ impl ServeOptions {
                 return Err(ConfigError::NotLoopback { name, address });
             }
         }
+        let ShardConfig { reserve_bytes, journal_piece_bytes: piece_bytes, .. } = self.shard;
+        if reserve_bytes != 0 && reserve_bytes < 4 * piece_bytes {
+            return Err(ConfigError::SmallReserve { reserve_bytes, piece_bytes });
+        }
         Ok(())
     }
 }
@@ -199,7 +203,7 @@ pub const SETTINGS: &[SettingSpec] = &[
     },
     SettingSpec {
         name: "reserve",
-        help: "bytes of the disk that producing never touches, so that acking and deleting go on",
+        help: "bytes of the disk that producing never touches, so that acking and deleting go on; four journal pieces or more",
         set: |o, text| parse_size(text).map(|n| o.shard.reserve_bytes = n),
         show: |o| show_size(o.shard.reserve_bytes),
     },

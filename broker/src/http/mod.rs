@@ -69,12 +69,23 @@ async fn readyz(State(state): State<HttpState>) -> Response {
     let code = if health.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let stopped: Vec<_> =
         health.stopped.iter().map(|(shard, why)| json!({ "shard": shard, "error": why })).collect();
+    // Not a reason against being ready: whoever consumes, acknowledges and deletes is served.
+    let refused = health.short.iter().map(|(shard, shortage)| {
+        json!({
+            "shard": shard,
+            "reason": "disk full",
+            "available_bytes": shortage.available_bytes,
+            "reserve_bytes": shortage.reserve_bytes,
+            "waiting_for_room": shortage.waits,
+        })
+    });
     let body = json!({
         "ready": health.is_ready(),
         "reasons": health.reasons(),
         "stopped_shards": stopped,
         "degraded": health.is_degraded(),
         "damage": health.damage(),
+        "producing_refused": refused.collect::<Vec<_>>(),
     });
     (code, Json(body)).into_response()
 }

@@ -93,6 +93,7 @@ impl Effects {
                 let _ = self.letters.send(LetterRequest { group, source, offset, from });
             }
             Effect::Scrubbed(scrubbed) => self.scrubbed(scrubbed),
+            Effect::Shortage(shortage) => self.watched.health.set_shortage(self.shard.0, shortage),
             Effect::Stopped(why) => self.watched.health.shard_stopped(self.shard.0, why),
             Effect::Job(_) | Effect::Publish(_) | Effect::Unpublish(_) | Effect::TopicsChanged(_) => {
                 unreachable!("carried out before anyone is told")

@@ -81,7 +81,8 @@ impl Driver {
                 let batch = self.letter(from.0, from.1);
                 self.shard.handle(self.now, Input::Letter(Letter { group, source, offset, batch }));
             }
-            Effect::EndSubscription { .. } | Effect::Assign { .. } | Effect::Scrubbed(_) => {}
+            Effect::EndSubscription { .. } | Effect::Assign { .. } => {}
+            Effect::Scrubbed(_) | Effect::Shortage(_) => {}
             Effect::Stopped(why) => return Err(Violation(format!("the shard stopped: {why}"))),
         }
         Ok(())

@@ -132,7 +132,8 @@ impl Running {
             | Effect::Deliver(_)
             | Effect::EndSubscription { .. }
             | Effect::Assign { .. }
-            | Effect::Scrubbed(_) => {}
+            | Effect::Scrubbed(_)
+            | Effect::Shortage(_) => {}
         }
     }
 

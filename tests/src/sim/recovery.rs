@@ -70,14 +70,17 @@ impl World {
     fn shut_down(&mut self) -> Checked {
         self.note(format_args!("shut down"));
         let now = self.now;
+        let without_room = self.disk.injected().space_errors;
         self.shard.as_mut().expect("it runs").begin_shutdown(now);
         self.settle_down()?;
         if self.stopped || self.disk.is_off() {
             return self.crash_and_recover();
         }
         ensure!(self.shard.as_ref().expect("it runs").is_drained(), "a shutdown came to no end");
-        // In the time that a slow disk takes for the last checkpoint leases run out, and commits follow it.
-        self.clean_shutdown = self.now == now;
+        // In the time that a slow disk takes for the last checkpoint leases run out, and commits follow it; and one that
+        // finds no room for it leaves the journal instead.
+        let found_room = self.disk.injected().space_errors == without_room;
+        self.clean_shutdown = self.now == now && found_room;
         let crash = self.choose_crash();
         self.crash(crash);
         self.recover("clean shutdown")

@@ -259,6 +259,7 @@ impl World {
                     );
                 }
             }
+            Effect::Shortage(shortage) => self.note(format_args!("shortage: {shortage:?}")),
             Effect::Stopped(why) => {
                 self.note(format_args!("stopped: {why}"));
                 ensure!(

@@ -6,6 +6,7 @@ mod compaction;
 mod crash;
 mod faults;
 mod fsync;
+mod full_disk;
 mod hostile;
 mod http;
 mod inspect;

@@ -208,6 +208,12 @@ impl DiskError {
     pub fn is_no_space(&self) -> bool {
         self.kind() == DiskErrorKind::NoSpace
     }
+
+    /// Whether the same call may be made again once there is room. Not after a sync, whatever its reason: what it
+    /// failed to write is gone from the page cache, and the next one would not say so.
+    pub fn waits_for_room(&self) -> bool {
+        self.is_no_space() && !matches!(self.op, DiskOp::Sync | DiskOp::SyncDir)
+    }
 }
 
 impl From<DiskError> for io::Error {

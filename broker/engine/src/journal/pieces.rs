@@ -43,7 +43,7 @@ pub(crate) struct Slot {
 
 impl OpenPiece {
     /// Creates a piece of zeroes, or renames one that is no longer needed, and syncs its name. `recycle` is the
-    /// path of the old piece.
+    /// path of the old piece. Where there is no room for it, it may be called again.
     pub(crate) fn prepare(
         disk: &dyn Disk,
         dir: &str,
@@ -52,13 +52,24 @@ impl OpenPiece {
         recycle: Option<&str>,
     ) -> DiskResult<OpenPiece> {
         let path = piece_path(dir, number);
-        match recycle {
-            Some(old) => disk.rename(old, &path)?,
-            None => write_zeroes(disk, &path, bytes)?,
-        }
+        let length = match recycle {
+            // Gone: a call before this one had renamed it when it found no room.
+            Some(old) => match disk.rename(old, &path) {
+                Err(error) if error.is_not_found() => 0,
+                renamed => renamed.and_then(|()| disk.open(&path, OpenMode::Read)?.len())?,
+            },
+            None => 0,
+        };
         // A crash may have left an old one half made, and the configured size may have been smaller.
-        if disk.open(&path, OpenMode::Read)?.len()? < bytes && !mutant::is(Mutant::HalfMadePieceUsed) {
-            write_zeroes(disk, &path, bytes)?;
+        if length < bytes
+            && !(recycle.is_some() && mutant::is(Mutant::HalfMadePieceUsed))
+            && let Err(error) = write_zeroes(disk, &path, bytes)
+        {
+            if error.waits_for_room() {
+                // What there was room for is given back to whoever can go on with less.
+                let _ = disk.remove(&path);
+            }
+            return Err(error);
         }
         if !mutant::is(Mutant::SkipPieceDirSync) {
             disk.sync_dir(dir)?;
@@ -152,6 +163,16 @@ impl Pieces {
         }
         self.preparing = true;
         Some(PieceWanted { number: self.current.number + 1, recycle: self.free.pop() })
+    }
+
+    /// A piece that nothing needs, for a preparation that found no room for a new one.
+    pub(crate) fn take_free(&mut self) -> Option<u64> {
+        self.free.pop()
+    }
+
+    /// Whether pieces are kept that a checkpoint would release.
+    pub(crate) fn holds_full(&self) -> bool {
+        !self.full.is_empty()
     }
 
     pub(crate) fn handle_prepared(&mut self, piece: OpenPiece) {

@@ -3,6 +3,7 @@
 
 mod expiry;
 mod index;
+mod late;
 mod layout;
 mod mapped;
 mod segment;

@@ -192,7 +192,11 @@ impl SegmentWriter {
         append_time_ms: u64,
     ) -> DiskResult<()> {
         self.data.write_all_at(position, entry)?;
-        self.index.note(position, base, append_time_ms)
+        match self.index.note(position, base, append_time_ms) {
+            // A hint that there is no room for is done without.
+            Err(error) if error.waits_for_room() => Ok(()),
+            noted => noted,
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dure_proto::{ENTRY_BYTES_MAX, ENTRY_HEADER_BYTES, EntryHeader, Offset, TopicPartition, verify_entry};
 
+use super::late::{self, LateEntry};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentFiles, SegmentId};
 use crate::disk::{DiskError, DiskResult, FileRef};
 use crate::mutant::{self, Mutant};
@@ -26,6 +27,8 @@ pub struct LogView {
     pub(crate) segments: Arc<[SegmentView]>,
     /// Length of the last segment, which grows while the others stand.
     pub(crate) tail_bytes: u64,
+    /// What there was no room for in the segments: ascending, behind everything in them.
+    pub(crate) late: Arc<[LateEntry]>,
 }
 
 impl fmt::Debug for LogView {
@@ -142,6 +145,10 @@ impl LogView {
         if cursor.offset == self.high_watermark {
             return Ok(ReadOutcome::AtEnd);
         }
+        if let Some(entry) = late::find(&self.late, cursor.offset) {
+            *cursor = Cursor::at(entry.header.end_offset());
+            return Ok(ReadOutcome::Entries(entry.bytes.clone()));
+        }
         let Some((segment, bytes, end)) = self.segment_for(cursor.offset) else {
             let next = self.next_base(cursor.offset);
             return Ok(lose(cursor, next));
@@ -175,7 +182,8 @@ impl LogView {
                 return Ok(offset);
             }
         }
-        Ok(self.high_watermark)
+        let late = self.late.iter().find(|entry| entry.header.append_time_ms >= time_ms);
+        Ok(late.map_or(self.high_watermark, |entry| entry.header.base_offset.max(self.log_start)))
     }
 
     /// Whether an entry behind the last indexed one of a sealed segment is of that time or later.
@@ -214,7 +222,7 @@ impl LogView {
 
     fn end_of(&self, segment: usize) -> Offset {
         match segment + 1 == self.segments.len() {
-            true => self.high_watermark,
+            true => self.late.first().map_or(self.high_watermark, |entry| entry.header.base_offset),
             false => self.segments[segment].end,
         }
     }
@@ -230,7 +238,9 @@ impl LogView {
     /// Where reading goes on behind offsets that are in no segment.
     fn next_base(&self, offset: Offset) -> Offset {
         let i = self.segments.partition_point(|segment| segment.files.id.base <= offset);
-        self.segments.get(i).map_or(self.high_watermark, |segment| segment.files.id.base)
+        let late = self.late.iter().map(|entry| entry.header.base_offset).find(|base| *base > offset);
+        let next = self.segments.get(i).map(|segment| segment.files.id.base).or(late);
+        next.unwrap_or(self.high_watermark)
     }
 
     fn is_active(&self, files: &SegmentFiles) -> bool {

@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use dure_proto::{EntryHeader, Offset, TopicPartition};
 
+use super::late::{self, LateEntry};
 use super::layout::{LogLayout, Placement, SegmentMeta};
 use super::segment::{SegmentFiles, SegmentId, SegmentWriter, log_dir};
 use super::view::{Cursor, LogView, SegmentView, Wait};
@@ -22,6 +24,8 @@ pub(crate) struct LogWriter {
     published: Arc<[SegmentView]>,
     log_start: Offset,
     high_watermark: Offset,
+    /// Ascending, behind everything in the segments.
+    late: VecDeque<LateEntry>,
     /// Files written and not synced since the last checkpoint.
     dirty: Vec<FileRef>,
     /// A directory entry was made since the last checkpoint.
@@ -54,6 +58,7 @@ impl LogWriter {
             active: None,
             log_start: layout.log_start(),
             high_watermark: layout.log_end(),
+            late: VecDeque::new(),
             dirty: Vec::new(),
             dir_dirty: false,
             synced: layout.log_end(),
@@ -72,13 +77,45 @@ impl LogWriter {
         self.high_watermark
     }
 
-    /// Writes a durable entry where the layout placed it.
+    /// Writes a durable entry where the layout placed it. Where there is no room for it, it is [`LogWriter::is_late`].
     pub(crate) fn write(
         &mut self,
         placement: Placement,
         header: &EntryHeader,
         entry: &[u8],
     ) -> DiskResult<()> {
+        if self.late.is_empty() {
+            match self.put(placement, header, entry) {
+                Err(error) if error.waits_for_room() => {}
+                other => return other,
+            }
+        }
+        let bytes = Bytes::copy_from_slice(entry);
+        self.late.push_back(LateEntry { placement, header: *header, bytes });
+        self.high_watermark = header.end_offset();
+        Ok(())
+    }
+
+    /// Whether something durable is not in its segment, for lack of room.
+    pub(crate) fn is_late(&self) -> bool {
+        !self.late.is_empty()
+    }
+
+    /// Writes what is late, as far as there is room now.
+    pub(crate) fn write_late(&mut self) -> DiskResult<()> {
+        let high_watermark = self.high_watermark;
+        while let Some(LateEntry { placement, header, bytes }) = self.late.front().cloned() {
+            match self.put(placement, &header, &bytes) {
+                Err(error) if error.waits_for_room() => break,
+                other => other?,
+            }
+            self.late.pop_front();
+        }
+        self.high_watermark = high_watermark;
+        Ok(())
+    }
+
+    fn put(&mut self, placement: Placement, header: &EntryHeader, entry: &[u8]) -> DiskResult<()> {
         if self.active.as_ref().is_none_or(|active| active.base != placement.segment) {
             self.open(placement)?;
         }
@@ -121,6 +158,7 @@ impl LogWriter {
         if dropped.is_empty() {
             return Vec::new();
         }
+        late::forget(&mut self.late, dropped);
         let gone = |segment: &SegmentView| dropped.contains(&segment.files.id.base);
         let paths = self.segments.iter().filter(|s| gone(s)).flat_map(|s| s.files.paths()).collect();
         self.segments.retain(|segment| !gone(segment));
@@ -164,6 +202,7 @@ impl LogWriter {
             bytes: self.segments.iter().map(|segment| segment.bytes).sum(),
             segments: self.published.clone(),
             tail_bytes,
+            late: if self.late.is_empty() { Arc::default() } else { self.late.iter().cloned().collect() },
         }
     }
 
@@ -189,6 +228,7 @@ impl LogWriter {
             bytes: segment.bytes,
             segments: Arc::new([segment.clone()]),
             tail_bytes: segment.bytes,
+            late: Arc::default(),
         };
         let cursor = Cursor::at_segment(id, view.log_start);
         let wait = if segment.end <= self.synced { Wait::PastCache } else { Wait::MayWait };

@@ -37,6 +37,12 @@ impl LeaseTable {
         offsets.into_iter().map(take).collect()
     }
 
+    /// Whether [`take_dying`](LeaseTable::take_dying) would give out any.
+    #[must_use]
+    pub fn has_dying(&self) -> bool {
+        !self.dying_new.is_empty()
+    }
+
     /// Whether [`bury`](LeaseTable::bury) would bury it. It would not if it was acknowledged, revived by an
     /// extend, removed by retention or revoked by a seek meanwhile: ask before a record is appended.
     #[must_use]

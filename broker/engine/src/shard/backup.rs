@@ -99,7 +99,7 @@ impl Shard {
     pub(super) fn look_after_backup(&mut self, now: Now) {
         let Some(backup) = &self.backup else { return };
         let waiting = !(backup.paths.is_empty() && backup.dirs.is_empty());
-        let full = self.available_bytes.is_some_and(|bytes| bytes <= self.config.reserve_bytes);
+        let full = self.is_short_of_room();
         if now.mono_ms >= backup.until_ms {
             let limit_s = self.config.backup_ms_max / 1000;
             self.end_backup(Some(RequestError::Busy(format!("no checkpoint within {limit_s} s"))));

@@ -219,6 +219,18 @@ impl CommitPath {
         Some(DiskJob(Job::WriteCommit { seq, file: slot.file, position: slot.position, bytes }))
     }
 
+    /// What comes next, be it an empty commit, has no room in a piece.
+    pub(crate) fn lacks_piece(&self) -> bool {
+        let next = self.waiting.front().map_or(&self.builder, |(builder, _)| builder);
+        self.pieces.number_for(next.padded_bytes() as u64).is_none()
+    }
+
+    /// The path of a piece that nothing needs, which is given away.
+    pub(crate) fn free_piece(&mut self) -> Option<String> {
+        let number = self.pieces.take_free()?;
+        Some(piece_path(&self.config.journal_dir, number))
+    }
+
     /// Everything decided was sent, and the last of it is not durable yet.
     pub(crate) fn can_attach_checkpoint(&self) -> bool {
         self.nothing_open() && !self.in_flight.is_empty()

@@ -128,9 +128,10 @@ impl Shard {
         }
         let log = self.state.logs.get(&partition)?;
         let due = log.compaction.due(&log.layout, self.retention.at(now), &topic.config)?;
-        let view = self.writers.get(&partition)?.view();
+        let writer = self.writers.get(&partition).filter(|writer| !writer.is_late())?;
+        let view = writer.view();
         let room_bytes = topic.config.segment_bytes.saturating_add(self.config.reserve_bytes / 2);
-        let has_room = self.available_bytes.is_none_or(|available_bytes| available_bytes >= room_bytes);
+        let has_room = self.has_room_for(room_bytes);
         (view.high_watermark >= due.sealed_end && has_room).then(|| Task {
             partition,
             dir: log_dir(&self.dir, partition),

@@ -3,8 +3,8 @@
 use dure_proto::journal::Checkpoint;
 use dure_proto::{CommitSeq, TopicId, TopicPartition};
 
-use super::Shard;
 use super::commit_path::{DurableCommit, Step};
+use super::{Shard, ShardConfig};
 use crate::backup::BackupContent;
 use crate::checkpoint::CheckpointFile;
 use crate::effect::Effect;
@@ -62,8 +62,14 @@ impl Shard {
     }
 
     fn checkpoint_due(&self) -> bool {
-        let grown = self.commit_path.bytes_since_checkpoint() >= self.config.checkpoint_bytes;
-        !self.checkpoint.running && !self.more_to_come() && (grown || self.checkpoint.wanted)
+        let ShardConfig { checkpoint_bytes, journal_piece_bytes, .. } = self.config;
+        let apart = match self.is_short_of_room() {
+            true => checkpoint_bytes.min(journal_piece_bytes),
+            false => checkpoint_bytes,
+        };
+        let grown = self.commit_path.bytes_since_checkpoint() >= apart;
+        let possible = !self.checkpoint.running && !self.is_late() && !self.more_to_come();
+        possible && (grown || self.checkpoint.wanted)
     }
 
     /// If it fails, what has not happened is left to [`Shard::stop`], which tells those who wait for it.
@@ -74,6 +80,7 @@ impl Shard {
         while let Some(step) = steps.next() {
             match step {
                 Step::Append { partition, placement, header, range } => {
+                    let written = range.len() as u64;
                     // The topic may have been deleted in the same commit.
                     let Some(writer) = self.writers.get_mut(&partition) else { continue };
                     if let Err(error) = writer.write(placement, &header, &commit.bytes[range]) {
@@ -81,6 +88,11 @@ impl Shard {
                         answers.into_iter().for_each(|effect| self.commit_path.then(Step::Effect(effect)));
                         steps.for_each(|step| self.commit_path.then(step));
                         return Err(format!("a segment of {partition} could not be written: {error}"));
+                    }
+                    let is_late = writer.is_late();
+                    self.space.wrote(written);
+                    if is_late {
+                        self.note_late(partition);
                     }
                     touched.push(partition);
                 }
@@ -154,6 +166,11 @@ impl Shard {
     }
 
     fn write_checkpoint(&mut self, checkpoint: Checkpoint) {
+        if self.is_late() {
+            // It would let go of a journal that holds what is nowhere else.
+            (self.checkpoint.running, self.checkpoint.wanted) = (false, !self.shutting_down);
+            return;
+        }
         let (mut files, mut dirs) = (Vec::new(), std::collections::BTreeSet::new());
         for writer in self.writers.values_mut() {
             let (dirty, dir) = writer.take_dirty();

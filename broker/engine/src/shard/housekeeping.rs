@@ -2,8 +2,6 @@
 
 use super::Shard;
 use crate::catalogue::TopicInfo;
-use crate::effect::Effect;
-use crate::job::{DiskJob, Job};
 use crate::log::Held;
 use crate::mutant::{self, Mutant};
 use crate::time::Now;
@@ -17,7 +15,8 @@ impl Shard {
             let corrected_ms = self.retention.advance(now);
             self.state.logs.values_mut().for_each(|log| log.seen_ahead.shift(corrected_ms));
             self.housekeeping_at_ms = now.mono_ms + self.config.housekeeping_ms;
-            self.effects.push(Effect::Job(DiskJob(Job::CheckSpace)));
+            self.look_at_space();
+            self.retry_for_room();
             self.apply_retention(now);
             self.look_after_backup(now);
             self.begin_compaction(now);

@@ -15,6 +15,7 @@ mod produce;
 mod queues;
 mod scrub;
 mod settle;
+mod space;
 mod state;
 mod streams;
 mod sweep;
@@ -43,6 +44,7 @@ use compaction::Compaction;
 pub(crate) use open::shard_dir;
 pub use open::{JOURNAL_PIECE_BYTES_MIN, OpenError, RecoveryReport};
 use queues::QueueSide;
+use space::Space;
 pub(crate) use state::State;
 pub use state::default_queue_settings;
 pub(crate) use sweep::Sweep;
@@ -59,7 +61,8 @@ pub struct ShardConfig {
     pub checkpoint_bytes: u64,
     /// Commits that may be in flight, 1 or 2.
     pub flights_max: usize,
-    /// Bytes of the file system that are kept free: producing stops before they are touched.
+    /// Bytes of the file system that are kept free: producing stops before they are touched. Four journal pieces are
+    /// what acking and deleting go on with.
     pub reserve_bytes: u64,
     /// How often retention and free space are looked at, in milliseconds.
     pub housekeeping_ms: u64,
@@ -126,7 +129,7 @@ pub struct Shard {
     housekeeping_at_ms: u64,
     retention: RetentionClock,
     compaction: Compaction,
-    available_bytes: Option<u64>,
+    space: Space,
     checkpoint: Checkpointing,
     backup: Option<backup::Backup>,
     scrubber: Scrubber,
@@ -187,6 +190,7 @@ impl Shard {
         }
         self.effects.extend(self.commit_path.wanted_piece().map(Effect::Job));
         self.scrub(now);
+        self.tend_space();
     }
 
     /// What is to happen outside, in order.
@@ -219,6 +223,7 @@ impl Shard {
         self.shutting_down = true;
         self.checkpoint.wanted = true;
         self.end_backup(Some(RequestError::ShuttingDown));
+        self.retry_for_room();
         self.give_up_rejects();
         self.turn(now);
     }
@@ -315,8 +320,9 @@ impl Shard {
                 self.stop(format!("checkpoint {seq} could not be made: {error}"));
             }
             // A file that stays behind costs space and nothing else; recovery removes it.
-            Done::Removed(_) => {}
-            Done::Space(available) => self.available_bytes = available.ok(),
+            Done::Removed(_) => self.look_at_space(),
+            Done::Space(available) => self.handle_look(available),
+            Done::NoRoom { job, error } => self.handle_no_room(job, &error),
             Done::Compacted { pass, result } => self.handle_compacted(now, pass, result),
             Done::Scrubbed(read) => self.handle_scrubbed(now, read),
         }

@@ -13,6 +13,7 @@ use dure_proto::{BatchHeader, CommitSeq, ENTRY_HEADER_BYTES, EntryHeader, Epoch,
 use super::commit_path::{CommitPath, CommitPathConfig, Step};
 use super::compaction::Compaction;
 use super::queues::QueueSide;
+use super::space::Space;
 use super::state::{GroupKind, State};
 use super::sweep::Sweep;
 use super::{Checkpointing, Shard, ShardConfig};
@@ -167,7 +168,7 @@ impl Shard {
         let mut shard = Shard {
             random: fastrand::Rng::with_seed(config.seed),
             tokens: TokenSource::new(if mutant::is(Mutant::TokensRepeat) { Epoch(1) } else { epoch }),
-            available_bytes: disk.available_bytes().ok(),
+            space: Space::new(config.reserve_bytes, disk.available_bytes().ok()),
             disk,
             dir,
             state,
@@ -210,6 +211,8 @@ impl Shard {
     fn begin(&mut self, now: Now, epoch: Epoch) {
         self.effects.push(Effect::TopicsChanged(self.state.catalogue.table().clone()));
         self.effects.extend(self.writers.values().map(|writer| Effect::Publish(writer.view())));
+        let late: Vec<_> = self.writers.iter().filter(|(_, w)| w.is_late()).map(|(p, _)| *p).collect();
+        late.into_iter().for_each(|partition| self.note_late(partition));
         for group in self.state.groups.values_mut() {
             match &mut group.kind {
                 GroupKind::Stream(stream) => stream.open(epoch),

@@ -1,7 +1,7 @@
 //! Producing: a batch gets its offsets and goes into the open commit.
 
 use dure_proto::journal::{TopicKeyed, event};
-use dure_proto::{BatchHeader, EntryHeader, ProducerId, TopicPartition, wire};
+use dure_proto::{BatchHeader, ENTRY_HEADER_BYTES, EntryHeader, ProducerId, TopicPartition, wire};
 
 use super::{Shard, Step};
 use crate::effect::Effect;
@@ -36,6 +36,8 @@ impl Shard {
             self.reply_durably(reply_to, Response::Produced { base_offset, append_time_ms });
             return Ok(());
         }
+        // Not before: a batch that is in the log must not be called refused.
+        self.check_room(produce.batch.len())?;
         if produce.keyed
             && self.state.catalogue.table().by_id(partition.topic).is_some_and(|topic| !topic.keyed)
         {
@@ -60,6 +62,7 @@ impl Shard {
         let placement = self.state.apply_batch(partition, &header, batch.producer.as_ref());
         let placement = placement.expect("the log's end is free");
         self.commit_path.push_batch(partition, placement, header, bytes);
+        self.space.admit((ENTRY_HEADER_BYTES + bytes.len()) as u64);
         base_offset
     }
 
@@ -86,12 +89,7 @@ impl Shard {
         if produce.batch.len() > batch_bytes_max {
             return Err(too_large(produce.batch.len() as u64, batch_bytes_max as u64));
         }
-        match self.available_bytes {
-            Some(available_bytes) if available_bytes < self.config.reserve_bytes => {
-                Err(RequestError::DiskFull { available_bytes, reserve_bytes: self.config.reserve_bytes })
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// The epoch is durable and never repeated, so that a session's number needs no entry of its own.

@@ -341,6 +341,12 @@ impl Shard {
         let Some(letters) = self.state.catalogue.dead_letter_log(key.0, key.1).map(|info| info.id) else {
             return;
         };
+        let dies = |table: &crate::LeaseTable| table.has_dying();
+        if !self.state.queue_topic(key.0, key.1).is_some_and(|topic| topic.tables.iter().any(dies))
+            || self.holds_letters()
+        {
+            return;
+        }
         let Some(topic) = self.state.queue_topic(key.0, key.1) else { return };
         for (p, table) in topic.tables.iter_mut().enumerate() {
             let source = TopicPartition { topic: key.1, partition: PartitionId(p as u32) };

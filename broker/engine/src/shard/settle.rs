@@ -73,7 +73,7 @@ impl Rejects {
     }
 
     /// What still waits is not buried any more: that part of the requests failed, the rest of them is done.
-    fn give_up(&mut self, error: &RequestError) -> Vec<(ReplyTo, Response)> {
+    pub(super) fn give_up(&mut self, error: &RequestError) -> Vec<(ReplyTo, Response)> {
         for (id, item) in std::mem::take(&mut self.waiting).into_values().flatten() {
             if let Some(settle) = self.settles.get_mut(&id) {
                 settle.results[item] = Err(error.clone());

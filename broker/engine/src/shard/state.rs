@@ -210,6 +210,12 @@ impl State {
         self.queue_groups_of.get(&topic).into_iter().flatten().copied().collect()
     }
 
+    /// Every queue group with each of its topics.
+    pub(crate) fn queue_keys(&self) -> Vec<(GroupId, TopicId)> {
+        let keys = self.queue_groups_of.iter();
+        keys.flat_map(|(topic, groups)| groups.iter().map(|group| (*group, *topic))).collect()
+    }
+
     /// The offset up to which every queue group that satisfies `counts` has settled a partition; `None` if there is
     /// no such group.
     pub(crate) fn settled_upto(

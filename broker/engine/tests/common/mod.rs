@@ -21,6 +21,8 @@ pub struct Driver {
     pub stopped: Option<String>,
     pub may_stop: bool,
     pub scrubbed: Vec<Scrubbed>,
+    /// What was last said of the room on the disk.
+    pub shortage: Option<Shortage>,
     correlation: u64,
 }
 
@@ -52,6 +54,7 @@ impl Driver {
             stopped: None,
             may_stop: false,
             scrubbed: Vec::new(),
+            shortage: None,
             correlation: 0,
         };
         driver.settle();
@@ -90,6 +93,7 @@ impl Driver {
                 self.shard.handle(self.now, Input::Letter(Letter { group, source, offset, batch }));
             }
             Effect::Scrubbed(scrubbed) => self.scrubbed.push(scrubbed),
+            Effect::Shortage(shortage) => self.shortage = shortage,
             Effect::EndSubscription { .. } | Effect::Assign { .. } => {}
             Effect::Stopped(why) if self.may_stop => self.stopped = Some(why),
             Effect::Stopped(why) => panic!("stopped: {why}"),

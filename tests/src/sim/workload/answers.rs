@@ -158,7 +158,7 @@ impl World {
                 self.count(if stamped { "batches produced in sessions" } else { "batches produced" });
             }
             Ok(other) => return Err(Violation(format!("a produce was answered with {other:?}"))),
-            Err(error @ RequestError::OutOfOrderSequence { .. }) => {
+            Err(error @ (RequestError::OutOfOrderSequence { .. } | RequestError::UnknownProducer(_))) => {
                 let gave_up = matches!(batch.fate, Fate::Acked(_));
                 ensure!(
                     self.session_refused(partition, id) && !gave_up,
@@ -166,11 +166,9 @@ impl World {
                 );
                 self.count("batches refused behind one that was");
             }
-            Err(
-                error @ (RequestError::UnknownProducer(_)
-                | RequestError::Invalid(_)
-                | RequestError::MessageTooLarge { .. }),
-            ) => return Err(Violation(format!("batch {id} of {partition} was refused: {error}"))),
+            Err(error @ (RequestError::Invalid(_) | RequestError::MessageTooLarge { .. })) => {
+                return Err(Violation(format!("batch {id} of {partition} was refused: {error}")));
+            }
             Err(_) => {
                 if !stamped {
                     batch.fate = Fate::Refused;
