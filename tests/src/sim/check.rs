@@ -87,7 +87,7 @@ impl World {
         })?;
         let compacted = self.is_compacted(partition);
         if compacted {
-            self.check_compacted(view, from, &found)?;
+            self.check_compacted(view, from, &found, end.is_some())?;
         }
         for (header, batch) in found.into_iter().filter(|_| !compacted) {
             match source {
