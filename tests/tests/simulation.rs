@@ -15,6 +15,13 @@ fn no_seed_breaks_a_promise() {
     }
 }
 
+/// A pass read the log through a view that did not show yet what the pass before it had put in place.
+#[test]
+fn what_compaction_took_does_not_come_back_with_the_next_pass() {
+    let run = run_seed(13_811);
+    assert_eq!(run.failure, None, "{}", run.history.text());
+}
+
 #[test]
 fn a_seed_replays_byte_for_byte() {
     for seed in [3, 77, 1_234] {

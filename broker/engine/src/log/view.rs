@@ -132,6 +132,12 @@ pub enum ReadError {
 }
 
 impl LogView {
+    /// Whether this very segment is among those that it reads.
+    pub(crate) fn has_segment(&self, id: SegmentId) -> bool {
+        let at = self.segments.binary_search_by_key(&id.base, |segment| segment.files.id.base);
+        at.is_ok_and(|at| self.segments[at].files.id == id)
+    }
+
     /// Reads on from the cursor, at most `bytes_max` unless a single entry is larger, and moves the cursor.
     pub fn read(&self, cursor: &mut Cursor, bytes_max: usize, wait: Wait) -> Result<ReadOutcome, ReadError> {
         if cursor.offset < self.log_start || cursor.offset > self.high_watermark {

@@ -119,7 +119,8 @@ impl Shard {
         }
     }
 
-    /// A pass through a log, if it is due, all of its sealed segments are written, and there is room for one more.
+    /// A pass through a log, if it is due, its view shows all of the sealed segments, and there is room for one more.
+    /// A view that does not show yet what the last pass put in place would bring back what that one took.
     fn task(&self, now: Now, partition: TopicPartition) -> Option<Task> {
         let topic = self.state.catalogue.table().by_id(partition.topic)?;
         if topic.config.cleanup() != wire::Cleanup::Compact || self.compaction.failed.contains_key(&partition)
@@ -132,7 +133,9 @@ impl Shard {
         let view = writer.view();
         let room_bytes = topic.config.segment_bytes.saturating_add(self.config.reserve_bytes / 2);
         let has_room = self.has_room_for(room_bytes);
-        (view.high_watermark >= due.sealed_end && has_room).then(|| Task {
+        let is_shown = view.high_watermark >= due.sealed_end
+            && log.layout.sealed().all(|segment| view.has_segment(segment.id()));
+        (is_shown && has_room).then(|| Task {
             partition,
             dir: log_dir(&self.dir, partition),
             view,
