@@ -153,6 +153,7 @@ fn segment_header() -> Vec<(&'static str, u64)> {
         ("partition", PARTITION.partition.0.into()),
         ("zero", NONE),
         ("base offset", BASE.0),
+        ("generation", NONE),
         ("zero", NONE),
     ]
 }

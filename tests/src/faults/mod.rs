@@ -29,7 +29,7 @@ use stage::Stage;
 use crate::harness::BrokerBuilder;
 
 /// Small pieces and frequent checkpoints, so that a few seconds see many of them.
-const SMALL: &str = "--journal-piece 16MiB --checkpoint 2MiB --reserve 16MiB";
+const SMALL: &str = "--journal-piece 16MiB --checkpoint 2MiB --reserve 64MiB";
 
 /// Something bad that happens to a broker.
 pub(crate) trait Fault {

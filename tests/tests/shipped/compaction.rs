@@ -49,7 +49,7 @@ fn the_newest_of_each_key_stays_whenever_the_broker_is_killed() {
     assert_eq!(broker.json("consume t --from offset:3 --count 1")["offset"], json!(11 * KEYS));
     // Nothing is left of what was replaced, and nothing is damaged.
     broker.stop();
-    let verify = Dure::new("log verify -o json --data").arg(broker.data().to_str().unwrap());
+    let verify = Dure::new("log verify --data").arg(broker.data().to_str().unwrap());
     let verified = verify.json();
     assert_eq!(verified["records"], json!(KEYS), "{verified}");
     let kept = listing(&broker.data().join("shard-0000/log"));

@@ -6,7 +6,6 @@ use dure_proto::{GroupId, Offset, TopicPartition, wire};
 use super::state::{Group, GroupKind, QueueGroup, default_queue_settings};
 use super::{QueueKey, Shard};
 use crate::catalogue::{TopicInfo, check_name};
-use crate::effect::Effect;
 use crate::queue_group::{LEASE_MS_MAX, RELEASE_DELAY_MS_MAX};
 use crate::request::{ReplyTo, RequestError, Response, SeekTo};
 use crate::stream_group::{StreamGroup, StreamGroupState};
@@ -228,7 +227,8 @@ impl Shard {
             None => self.state.groups.values().collect(),
         };
         let descriptions = groups.into_iter().map(|group| self.describe_group(now, group)).collect();
-        self.effects.push(Effect::Reply { to: reply_to, result: Ok(Response::Groups(descriptions)) });
+        // A committed offset that a power cut could still take back is shown to nobody.
+        self.reply_durably(reply_to, Response::Groups(descriptions));
         Ok(())
     }
 
