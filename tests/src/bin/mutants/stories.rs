@@ -9,7 +9,8 @@ use dure_engine::{
     ShardConfig, SimDisk, SimFaults, Survival, Wait,
 };
 use dure_proto::{
-    BatchBuilder, Compression, Offset, ProducerId, ProducerStamp, Receipt, Sequence, TopicPartition, wire,
+    BatchBuilder, Compression, Offset, ProducerId, ProducerStamp, Receipt, Sequence, ShardId, TopicPartition,
+    wire,
 };
 
 /// Drives a shard as the engine's own tests do.
@@ -17,7 +18,7 @@ use dure_proto::{
 mod common;
 use common::Driver;
 
-pub(crate) const STORIES: [(&str, fn()); 8] = [
+pub(crate) const STORIES: [(&str, fn()); 9] = [
     ("a flipped bit in a segment", a_flipped_bit_in_a_segment_is_named_and_hides_nothing),
     ("a flipped bit in the journal", a_flipped_bit_in_the_journal_is_named_and_hides_nothing),
     ("a foreign index", a_foreign_index_is_invisible),
@@ -25,6 +26,7 @@ pub(crate) const STORIES: [(&str, fn()); 8] = [
     ("a gap in a producer's sequence", a_gap_in_a_sequence_is_refused),
     ("five batches sent again", five_batches_sent_again_keep_their_offsets),
     ("a deleted topic's number", a_deleted_topics_number_is_never_used_again),
+    ("a lease just before a power cut", a_token_given_out_just_before_a_power_cut_is_never_given_out_again),
     ("a death cut in two", a_power_cut_finds_a_dead_letter_whole_or_not_at_all),
 ];
 
@@ -32,14 +34,17 @@ const START: Now = Now { mono_ms: 0, wall_ms: 1_700_000_000_000 };
 const TOPIC: &str = "photos";
 const GROUP: &str = "resize";
 
-fn open(disk: &SimDisk) -> Driver {
-    let small = ShardConfig {
+fn small_config() -> ShardConfig {
+    ShardConfig {
         journal_piece_bytes: 96 << 10,
         commit_bytes_soft: 4 << 10,
         commit_bytes_max: 80 << 10,
         ..common::config()
-    };
-    Driver::open_with(Arc::new(disk.clone()), START, small)
+    }
+}
+
+fn open(disk: &SimDisk) -> Driver {
+    Driver::open_with(Arc::new(disk.clone()), START, small_config())
 }
 
 /// What a reader gets of a log: values, and the ranges that are named lost.
@@ -210,6 +215,36 @@ fn a_deleted_topics_number_is_never_used_again() {
     disk.crash_process();
     let again = open(&disk).topic(TOPIC, 1).topic;
     assert_ne!(again, gone, "the number of a deleted topic is given out again");
+}
+
+/// A delivery leaves before its commit is durable; the epoch in its token has to be.
+fn a_token_given_out_just_before_a_power_cut_is_never_given_out_again() {
+    let disk = SimDisk::new(0);
+    let mut driver = open(&disk);
+    let photos = driver.topic(TOPIC, 1);
+    driver.produce(photos, &["a"]).expect("produced");
+    driver.shard.begin_shutdown(START);
+    driver.settle();
+    drop(driver);
+    let mut given = Vec::new();
+    for correlation in 1..4 {
+        disk.crash_with(|_| Survival::Lost);
+        let config = small_config();
+        let (mut shard, _) =
+            Shard::open(Arc::new(disk.clone()), ShardId(0), config, START).expect("it opens");
+        let (topic, group) = (TOPIC.to_owned(), GROUP.to_owned());
+        let receive = wire::Receive { topic, group, count: 1, wait_ms: 0, lease_ms: None };
+        let reply_to = ReplyTo { connection: ConnectionId(1), correlation };
+        shard.handle(START, Input::Request { reply_to, request: Request::Receive(receive) });
+        shard.turn(START);
+        let tokens = shard.take_effects().into_iter().filter_map(|effect| match effect {
+            Effect::Deliver(deliver) => Some(deliver.leases[0].token),
+            _ => None,
+        });
+        let token = tokens.last().expect("a delivery");
+        assert!(!given.contains(&token), "{token:?} was given out twice");
+        given.push(token);
+    }
 }
 
 /// Rejects a message whose record is then appended to the dead letters: after each thing that the disk does for that,
