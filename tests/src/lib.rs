@@ -2,6 +2,7 @@
 
 pub mod bits;
 pub mod faults;
+#[cfg(feature = "broker")]
 pub mod fuzzing;
 pub mod harness;
 pub mod sim;

@@ -1,8 +1,8 @@
 //! Faults of machines, brought upon the shipped binary under load.
 //!
-//! A [`Stage`] is a broker with many clients ([`load`]) that write down what they do and what they are told
-//! ([`history`]). A [`Fault`] strikes it; afterwards everything that is there is looked at ([`audit`]), and [`check`]
-//! judges the whole history by what was promised. [`campaign`] does that again and again and counts.
+//! A `Stage` is a broker with many clients (`load`) that write down what they do and what they are told
+//! (`history`). A `Fault` strikes it; afterwards everything that is there is looked at (`audit`), and `check`
+//! judges the whole history by what was promised. `campaign` does that again and again and counts.
 
 mod audit;
 pub mod campaign;

@@ -27,7 +27,6 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     match target {
         "batch" => batches().into_iter().map(|batch| [&[0][..], &batch].concat()).collect(),
         "checkpoint" => checkpoints(),
-        #[cfg(feature = "broker")]
         "config" => configurations(),
         "frame" => frames(),
         "index" => vec![[&[0, 2][..], &index_hints(), &segment_pieces()].concat()],
@@ -192,7 +191,6 @@ fn checkpoints() -> Vec<Vec<u8>> {
     seeds
 }
 
-#[cfg(feature = "broker")]
 fn configurations() -> Vec<Vec<u8>> {
     let resolved = dure_broker::resolve(&[], [], None).expect("the defaults");
     let lines: Vec<String> =

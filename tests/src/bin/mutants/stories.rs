@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dure_engine::{
     ConnectionId, Cursor, DiskRef, Effect, FaultRule, Finding, Input, LeaseGrant, Letter, Now, OpenMode,
-    Produce, ReadOutcome, ReplyTo, Request, RequestError, Response, Settle, SettleAction, SettleItem,
+    Produce, ReadOutcome, ReplyTo, Request, RequestError, Response, Settle, SettleAction, SettleItem, Shard,
     ShardConfig, SimDisk, SimFaults, Survival, Wait,
 };
 use dure_proto::{
