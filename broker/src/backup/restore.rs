@@ -157,7 +157,7 @@ fn unpack(
         }
         rebuild_indexes(&disk, shard)?;
         let salt = u64::from_str_radix(&identity.data.salt, 16).unwrap_or_default();
-        add(&mut report, verify(&disk, shard, salt)?);
+        report.add(verify(&disk, shard, salt)?);
     }
     let damage: Vec<Finding> =
         report.findings.iter().filter(|finding| finding.is_damage()).cloned().collect();
@@ -196,17 +196,6 @@ fn begin_anew(disk: &RealDisk, shard: ShardId) -> Result<u64, ArchiveError> {
 /// Where the checkpoint of an archive is unpacked to: its place in the data directory is a directory.
 fn unpacked_checkpoint(shard: ShardId) -> String {
     format!("shard-{:04}/checkpoint.unpacked", shard.0)
-}
-
-fn add(total: &mut VerifyReport, report: VerifyReport) {
-    total.commits += report.commits;
-    total.topics += report.topics;
-    total.partitions += report.partitions;
-    total.segments += report.segments;
-    total.entries += report.entries;
-    total.records += report.records;
-    total.bytes += report.bytes;
-    total.findings.extend(report.findings);
 }
 
 /// Files of an archive on their way to the disk.

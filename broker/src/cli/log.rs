@@ -88,14 +88,7 @@ fn run_verify(path: &Path, output: Format) -> Outcome {
         let report = verify(&data.disk(), shard, data.salt()).map_err(|error| {
             Failure::failed(format!("cannot read the data directory {}: {error}", path.display()))
         })?;
-        total.commits += report.commits;
-        total.topics += report.topics;
-        total.partitions += report.partitions;
-        total.segments += report.segments;
-        total.entries += report.entries;
-        total.records += report.records;
-        total.bytes += report.bytes;
-        total.findings.extend(report.findings);
+        total.add(report);
     }
     let mut out = Out::default();
     match output {

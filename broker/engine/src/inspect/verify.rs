@@ -44,6 +44,18 @@ impl VerifyReport {
     pub fn is_ok(&self) -> bool {
         !self.findings.iter().any(Finding::is_damage)
     }
+
+    /// Counts what was found in another shard, too.
+    pub fn add(&mut self, other: VerifyReport) {
+        self.commits += other.commits;
+        self.topics += other.topics;
+        self.partitions += other.partitions;
+        self.segments += other.segments;
+        self.entries += other.entries;
+        self.records += other.records;
+        self.bytes += other.bytes;
+        self.findings.extend(other.findings);
+    }
 }
 
 /// Verifies one shard. `salt` is the data directory's.
