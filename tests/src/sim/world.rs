@@ -93,6 +93,8 @@ pub(crate) struct World {
     pub(crate) epoch: Epoch,
     /// The last turn had no effect.
     is_idle: bool,
+    /// The youngest commit that went out in this life of the shard.
+    commit_last: u64,
     pub(crate) clean_shutdown: bool,
     pub(crate) dir_sync_errors_seen: u64,
     pub(crate) history: History,
@@ -133,6 +135,7 @@ impl World {
             armed_crash: None,
             epoch: Epoch(0),
             is_idle: false,
+            commit_last: 0,
             clean_shutdown: false,
             dir_sync_errors_seen: 0,
             history: History::default(),
@@ -354,8 +357,13 @@ impl World {
         Ok(())
     }
 
-    /// Everything decided before a commit goes out is in it or in one before.
+    /// Everything decided before a commit goes out for the first time is in it or in one before. One that found no room
+    /// goes out again, and may do so behind a younger one.
     fn number_grants(&mut self, seq: u64) {
+        if seq <= self.commit_last {
+            return;
+        }
+        self.commit_last = seq;
         for (group, partition, offset, token) in std::mem::take(&mut self.grants_open) {
             let part = self.model.groups.get_mut(&group).and_then(|group| group.parts.get_mut(&partition));
             let grant = part.and_then(|part| part.messages.get_mut(&offset.0)?.grant.as_mut());
@@ -445,6 +453,7 @@ impl World {
         self.asked.clear();
         self.subscriptions.clear();
         self.grants_open.clear();
+        self.commit_last = 0;
         self.holds.clear();
         self.purged.clear();
         self.assignments.clear();
