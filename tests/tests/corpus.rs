@@ -108,16 +108,3 @@ fn no_change_of_the_corpus_breaks_a_promise() {
         }
     }
 }
-
-/// `cargo test -p dure-tests --test corpus write_seeds -- --ignored` adds the seeds to the corpus.
-#[test]
-#[ignore = "writes files"]
-fn write_seeds() {
-    for (name, _) in TARGETS {
-        let dir = fuzz_dir().join("corpus").join(name);
-        fs::create_dir_all(&dir).expect("made");
-        for (nth, seed) in seeds(name).into_iter().enumerate() {
-            fs::write(dir.join(format!("seed-{nth:02}")), seed).expect("written");
-        }
-    }
-}

@@ -8,8 +8,8 @@ use dure_client::Client;
 
 use super::check::Violation;
 use super::history::{At, Event, Outcome, What};
-use super::{Fault, SMALL, Stage, tools};
-use crate::harness::BrokerBuilder;
+use super::{Fault, SMALL, Stage};
+use crate::harness::{BrokerBuilder, tools};
 
 /// 256 of them are the storage's own.
 const LIMIT: u64 = 300;

@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 use dure_client::{Action, Client, Error, ErrorCode, Message, Start, TopicConfig};
 
 use super::check::Violation;
-use super::volume::{FileSystem, Volume};
 use super::{Fault, Stage};
-use crate::harness::BrokerBuilder;
+use crate::harness::{BrokerBuilder, FileSystem, LoopDisk};
 
 const VOLUME_BYTES: u64 = 256 << 20;
 /// More than a second of producing, and some pieces of the journal.
@@ -21,7 +20,7 @@ const LEASE: Duration = Duration::from_secs(30);
 
 #[derive(Default)]
 pub(crate) struct DiskFull {
-    volume: Option<Volume>,
+    volume: Option<LoopDisk>,
 }
 
 impl Fault for DiskFull {
@@ -30,12 +29,12 @@ impl Fault for DiskFull {
     }
 
     fn missing(&self) -> Option<String> {
-        Volume::missing(FileSystem::Ext4)
+        LoopDisk::missing(FileSystem::Ext4)
     }
 
     fn prepare(&mut self) -> Result<BrokerBuilder, String> {
         self.volume = None;
-        let volume = self.volume.insert(Volume::new(FileSystem::Ext4, VOLUME_BYTES)?);
+        let volume = self.volume.insert(LoopDisk::new(FileSystem::Ext4, VOLUME_BYTES)?);
         Ok(BrokerBuilder::default().flags(FLAGS).inside(&volume.root()))
     }
 

@@ -8,8 +8,8 @@ use dure_client::{Client, ErrorCode, Message};
 
 use super::check::Violation;
 use super::load::EVENTS;
-use super::{Fault, Stage, tools};
-use crate::harness::{FailingSyncs, Process, http_get};
+use super::{Fault, Stage};
+use crate::harness::{FailingSyncs, Process, http_get, tools};
 
 const RED_LIMIT: Duration = Duration::from_secs(10);
 /// The call of each thread that fails.

@@ -9,8 +9,8 @@ use dure_proto::wire::{self, envelope::Body};
 use super::check::Violation;
 use super::history::{At, Event, Outcome, What};
 use super::load::{EVENTS, Shape};
-use super::{Fault, SMALL, Stage, tools};
-use crate::harness::{BrokerBuilder, RawClient};
+use super::{Fault, SMALL, Stage};
+use crate::harness::{BrokerBuilder, RawClient, tools};
 
 /// Of the address space, which the memory is a part of.
 const ADDRESS_SPACE: u64 = 1 << 30;

@@ -18,9 +18,7 @@ mod payload;
 mod power;
 mod sigterm;
 mod stage;
-mod tools;
 mod two_brokers;
-mod volume;
 
 use check::Violation;
 use load::Shape;

@@ -1,9 +1,8 @@
 //! Power cuts: everything that was not synced is gone, for the file system and for the broker.
 
 use super::check::Violation;
-use super::volume::{FileSystem, Volume};
 use super::{Fault, SMALL, Stage};
-use crate::harness::BrokerBuilder;
+use crate::harness::{BrokerBuilder, FileSystem, LoopDisk, tools};
 
 /// XFS wants 300 MiB at least.
 const VOLUME_BYTES: u64 = 768 << 20;
@@ -11,7 +10,7 @@ const VOLUME_BYTES: u64 = 768 << 20;
 pub(super) struct PowerCut {
     name: &'static str,
     system: FileSystem,
-    volume: Option<Volume>,
+    volume: Option<LoopDisk>,
 }
 
 impl PowerCut {
@@ -30,12 +29,12 @@ impl Fault for PowerCut {
     }
 
     fn missing(&self) -> Option<String> {
-        Volume::missing(self.system)
+        tools::missing(&["xfs_io"]).or_else(|| LoopDisk::missing(self.system))
     }
 
     fn prepare(&mut self) -> Result<BrokerBuilder, String> {
         self.volume = None;
-        let volume = self.volume.insert(Volume::new(self.system, VOLUME_BYTES)?);
+        let volume = self.volume.insert(LoopDisk::new(self.system, VOLUME_BYTES)?);
         Ok(BrokerBuilder::default().flags(SMALL).inside(&volume.root()))
     }
 

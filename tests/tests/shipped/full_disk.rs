@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dure_client::{ErrorCode, Message};
-use dure_tests::harness::{Broker, SmallDisk, eventually, http_get};
+use dure_tests::harness::{Broker, FileSystem, LoopDisk, eventually, http_get};
 use serde_json::Value;
 
 const MIB: u64 = 1 << 20;
@@ -72,10 +72,14 @@ fn work(broker: &Broker, messages: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_producers_and_nobody_else_and_loses_nothing() {
-    let Some(disk) = SmallDisk::mount(400) else { return };
+    if let Some(why) = LoopDisk::missing(FileSystem::Ext4) {
+        eprintln!("skipped: {why}");
+        return;
+    }
+    let disk = LoopDisk::new(FileSystem::Ext4, 400 * MIB).expect("a small disk");
     let flags = "--journal-piece 16MiB --checkpoint 32MiB --reserve";
     let flags = format!("{flags} {RESERVE_MIB}MiB");
-    let mut broker = Broker::builder().flags(&flags).inside(disk.path()).start();
+    let mut broker = Broker::builder().flags(&flags).inside(&disk.root()).start();
     broker.dure("topic create t --partitions 4").ok();
     broker.dure("topic create other").ok();
     assert!(!refuses(&broker));

@@ -1,9 +1,9 @@
-//! Programs of the system that the faults need.
+//! Programs of the system that tests need.
 
 use std::process::{Command, Stdio};
 
 /// Why a command cannot be used here, if so.
-pub(super) fn missing(programs: &[&str]) -> Option<String> {
+pub(crate) fn missing(programs: &[&str]) -> Option<String> {
     let absent = |program: &&&str| {
         let found =
             Command::new("sh").args(["-c", "command -v \"$0\""]).arg(program).stdout(Stdio::null()).status();
@@ -13,7 +13,7 @@ pub(super) fn missing(programs: &[&str]) -> Option<String> {
 }
 
 /// Whether this process is root.
-pub(super) fn not_root() -> Option<String> {
+pub(crate) fn not_root() -> Option<String> {
     (!rustix::process::geteuid().is_root()).then(|| "this needs root".to_owned())
 }
 
@@ -21,7 +21,7 @@ pub(super) fn not_root() -> Option<String> {
 ///
 /// # Errors
 /// What it said, if it failed.
-pub(super) fn run(line: &str, paths: &[&std::path::Path]) -> Result<String, String> {
+pub(crate) fn run(line: &str, paths: &[&std::path::Path]) -> Result<String, String> {
     let mut words = line.split_whitespace();
     let program = words.next().expect("a program");
     let mut command = Command::new(program);
