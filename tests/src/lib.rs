@@ -6,4 +6,5 @@ pub mod faults;
 pub mod fuzzing;
 pub mod harness;
 pub mod sim;
+pub mod startup;
 pub mod volume;

@@ -120,7 +120,7 @@ pub fn restored_checkpoint(shard: ShardId, bytes: &[u8], epochs: u64) -> Result<
             checkpoint.epoch - epochs
         ));
     }
-    checkpoint.piece = 0;
+    (checkpoint.piece, checkpoint.position) = (0, None);
     let (dir, seq) = (shard_dir(shard), checkpoint.seq);
     let encoded = checkpoint::encode(&checkpoint);
     let content = BackupContent::of(&dir, &checkpoint, encoded.clone());

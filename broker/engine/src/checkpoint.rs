@@ -146,23 +146,42 @@ fn list(disk: &dyn Disk, dir: &str) -> DiskResult<Vec<u64>> {
     Ok(disk.list(dir)?.iter().filter_map(|entry| checkpoint_seq(&entry.name)).collect())
 }
 
-/// The newest checkpoint that can be read, the sequence number of the one before it, and what is wrong with newer
-/// ones.
-pub(crate) fn load(
-    disk: &dyn Disk,
-    dir: &str,
-) -> DiskResult<(Option<Checkpoint>, Option<CommitSeq>, Vec<Finding>)> {
-    let mut findings = Vec::new();
-    let mut newest = None;
+/// The checkpoints as a start finds them.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    /// The newest one that can be read.
+    pub(crate) newest: Option<Checkpoint>,
+    /// The one before it.
+    pub(crate) before: Option<Before>,
+    /// What is wrong with others. One that the disk refuses to read is as good as a damaged one.
+    pub(crate) findings: Vec<Finding>,
+}
+
+/// What is kept for the case that the newest checkpoint is damaged some day.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Before {
+    /// The last commit in it.
+    pub(crate) seq: CommitSeq,
+    /// The piece that it is in; a replay from here needs none before it.
+    pub(crate) piece: u64,
+}
+
+/// Reads the two newest checkpoints that can be read.
+pub(crate) fn load(disk: &dyn Disk, dir: &str) -> DiskResult<Loaded> {
+    let mut loaded = Loaded::default();
     for seq in list(disk, dir)?.into_iter().rev() {
         let path = checkpoint_path(dir, seq);
-        match decode(&disk.read_past_cache(&path)?) {
-            Ok(checkpoint) if newest.is_none() => newest = Some(checkpoint),
-            Ok(before) => return Ok((newest, Some(CommitSeq(before.seq)), findings)),
-            Err(what) => findings.push(Finding::CheckpointDamaged { path, what }),
+        let read = disk.read_past_cache(&path).map_err(|error| error.to_string());
+        match read.and_then(|bytes| decode(&bytes)) {
+            Ok(checkpoint) if loaded.newest.is_none() => loaded.newest = Some(checkpoint),
+            Ok(before) => {
+                loaded.before = Some(Before { seq: CommitSeq(before.seq), piece: before.piece });
+                break;
+            }
+            Err(what) => loaded.findings.push(Finding::CheckpointDamaged { path, what }),
         }
     }
-    Ok((newest, None, findings))
+    Ok(loaded)
 }
 
 #[cfg(test)]

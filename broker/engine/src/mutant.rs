@@ -59,6 +59,8 @@ mutants! {
         TornTakenForCorrupt,
         /// the journal is cut off at the first damaged commit
         TruncateAtBadChecksum,
+        /// a piece counts as read where the first block without a commit is
+        PieceEndsAtFirstGap,
         /// the checksum of a commit's body is not checked
         BodyChecksumIgnored,
         /// the first commit of an epoch is not synced
@@ -180,10 +182,15 @@ pub(crate) const fn is(_: Mutant) -> bool {
     false
 }
 
-/// A whole file as the page cache has it: what [`Mutant::PageCacheBelieved`] reads instead of the device.
-pub(crate) fn read_cached(disk: &dyn Disk, path: &str) -> DiskResult<Vec<u8>> {
+/// What the page cache has: read by [`Mutant::PageCacheBelieved`] instead of the device.
+pub(crate) fn read_cached_at(
+    disk: &dyn Disk,
+    path: &str,
+    position: u64,
+    buf: &mut [u8],
+) -> DiskResult<usize> {
     let file = disk.open(path, OpenMode::Read)?;
-    let mut bytes = vec![0; file.len()? as usize];
-    file.read_exact_at(0, &mut bytes)?;
+    let bytes = file.len()?.saturating_sub(position).min(buf.len() as u64) as usize;
+    file.read_exact_at(position, &mut buf[..bytes])?;
     Ok(bytes)
 }

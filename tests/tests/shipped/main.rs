@@ -18,6 +18,7 @@ mod refusals;
 mod retention;
 mod scrub;
 mod shutdown;
+mod start;
 mod streams;
 mod topics;
 mod volume;

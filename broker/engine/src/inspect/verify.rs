@@ -6,10 +6,10 @@ use bytes::Bytes;
 use dure_proto::{BatchHeader, CommitSeq, Offset, PartitionId, ShardId, TopicId, TopicPartition};
 
 use super::entries::{Found, walk};
-use crate::checkpoint;
+use crate::checkpoint::{self, Loaded};
 use crate::disk::{Disk, DiskError, DiskResult};
 use crate::finding::Finding;
-use crate::journal::{JournalEntry, ScanFrom, decode_body, scan};
+use crate::journal::{COMMIT_BYTES_MAX, Journal, JournalEntry, ScanFrom, decode_body, scan};
 use crate::log::{
     IndexWriter, SEGMENT_HEADER_BYTES, SegmentId, SegmentIndex, SegmentMeta, index_path, is_header_of,
     log_dir, segment_of, segment_path,
@@ -66,11 +66,12 @@ pub fn verify(disk: &dyn Disk, shard: ShardId, salt: u64) -> DiskResult<VerifyRe
     let mut report = VerifyReport::default();
     let dir = shard_dir(shard);
     let now = Now { mono_ms: 0, wall_ms: 0 };
-    let (checkpoint, _, findings) = match checkpoint::load(disk, &format!("{dir}/checkpoint")) {
-        // Never started: nothing is damaged.
-        Err(error) if error.is_not_found() => return Ok(report),
-        other => other?,
-    };
+    let Loaded { newest: checkpoint, findings, .. } =
+        match checkpoint::load(disk, &format!("{dir}/checkpoint")) {
+            // Never started: nothing is damaged.
+            Err(error) if error.is_not_found() => return Ok(report),
+            other => other?,
+        };
     report.findings.extend(findings);
     let from = checkpoint.as_ref().map_or_else(ScanFrom::default, ScanFrom::behind);
     let restored =
@@ -88,7 +89,9 @@ pub fn verify(disk: &dyn Disk, shard: ShardId, salt: u64) -> DiskResult<VerifyRe
         .map(|(partition, log)| (*partition, log.layout.segments().cloned().collect()))
         .collect();
 
-    let scanned = scan(disk, &format!("{dir}/journal"), shard, salt, from)?;
+    let journal_dir = format!("{dir}/journal");
+    let journal = Journal { dir: &journal_dir, shard, salt, commit_bytes_max: COMMIT_BYTES_MAX };
+    let scanned = scan(disk, &journal, from)?;
     report.findings.extend(scanned.findings);
     report.commits = scanned.commits.len() as u64;
     for commit in &scanned.commits {

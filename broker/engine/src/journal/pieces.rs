@@ -131,8 +131,9 @@ impl Pieces {
         Pieces { current, spare: None, preparing: false, full: full.into(), free, last_seq }
     }
 
-    pub(crate) fn current_number(&self) -> u64 {
-        self.current.number
+    /// The piece that the last commit was written to, and where that one ends in it.
+    pub(crate) fn end(&self) -> (u64, u64) {
+        (self.current.number, self.current.position)
     }
 
     /// The piece that a commit of this padded length would be written to: the current one, or the spare.

@@ -1,20 +1,21 @@
 //! What of the journal is alive after a stop, and whether its end is torn or corrupt.
 //!
-//! Every piece from the checkpoint's on is read past the page cache and walked: a valid commit leads to the next
-//! one; where there is none, the walk goes on block by block. Of what is found the dead is left out (frames that an
+//! Every piece from the checkpoint's on is read past the page cache and walked, the checkpoint's from where its last
+//! commit ends. Of what is found the dead is left out (frames that an
 //! older epoch wrote at or above the opening of a newer one), and the rest, in the order of sequence numbers, is
 //! the journal. A gap at or below the highest surviving `durable_upto` was acknowledged and is lost: corruption,
 //! reported, and the journal goes on behind it. A gap above it was never acknowledged: a torn write, the end.
 
 use bytes::Bytes;
 use dure_proto::journal::Checkpoint;
-use dure_proto::{CommitSeq, Epoch, ShardId};
+use dure_proto::{CommitSeq, Epoch};
 
 use super::commit::{COMMIT_ALIGN, CommitHeader};
 use super::pieces::{piece_number, piece_path};
+use super::walk::{Journal, walk};
 use crate::disk::{Disk, DiskResult, OpenMode};
 use crate::finding::Finding;
-use crate::mutant::{self, Mutant, read_cached};
+use crate::mutant::{self, Mutant};
 
 /// Where to begin: behind what a checkpoint holds.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,6 +28,8 @@ pub(crate) struct ScanFrom {
     pub(crate) epoch: Epoch,
     /// The piece that it is in; pieces before it are not read.
     pub(crate) piece: u64,
+    /// Where it ends in that piece; what is before is not read.
+    pub(crate) position: u64,
 }
 
 impl ScanFrom {
@@ -37,6 +40,7 @@ impl ScanFrom {
             checksum: checkpoint.checksum,
             epoch: Epoch(checkpoint.epoch),
             piece: checkpoint.piece,
+            position: checkpoint.position.filter(|at| at.is_multiple_of(COMMIT_ALIGN as u64)).unwrap_or(0),
         }
     }
 }
@@ -60,19 +64,12 @@ pub(crate) struct Scan {
     pub(crate) pieces: Vec<(u64, Option<CommitSeq>)>,
 }
 
-pub(crate) fn scan(
-    disk: &dyn Disk,
-    dir: &str,
-    shard: ShardId,
-    salt: u64,
-    from: ScanFrom,
-) -> DiskResult<Scan> {
-    let numbers = piece_numbers(disk, dir)?;
+pub(crate) fn scan(disk: &dyn Disk, journal: &Journal<'_>, from: ScanFrom) -> DiskResult<Scan> {
+    let numbers = piece_numbers(disk, journal.dir)?;
     let mut found = Vec::new();
     for number in numbers.iter().copied().filter(|number| *number >= from.piece) {
-        let read = if mutant::is(Mutant::PageCacheBelieved) { read_cached } else { Disk::read_past_cache };
-        let bytes = Bytes::from(read(disk, &piece_path(dir, number))?);
-        walk(&bytes, number, shard, salt, &mut found);
+        let position = if number == from.piece { from.position } else { 0 };
+        walk(disk, &piece_path(journal.dir, number), journal, number, position, &mut found)?;
     }
     found.retain(|commit| commit.header.seq > from.seq);
     let (commits, findings) = judge(found, from);
@@ -100,26 +97,6 @@ fn piece_numbers(disk: &dyn Disk, dir: &str) -> DiskResult<Vec<u64>> {
     let mut numbers: Vec<u64> = entries.iter().filter_map(|entry| piece_number(&entry.name)).collect();
     numbers.sort_unstable();
     Ok(numbers)
-}
-
-/// Collects the valid commits of one piece.
-fn walk(bytes: &Bytes, piece: u64, shard: ShardId, salt: u64, found: &mut Vec<LiveCommit>) {
-    let mut at = 0;
-    while at + COMMIT_ALIGN <= bytes.len() {
-        let parsed = CommitHeader::parse(&bytes[at..], salt)
-            .filter(|(header, _)| header.piece == piece && header.shard == shard);
-        let valid = parsed.and_then(|(header, checksum)| {
-            let body = header.body(&bytes[at..])?;
-            Some(LiveCommit { header, checksum, body: bytes.slice_ref(body) })
-        });
-        match valid {
-            Some(commit) => {
-                at += commit.header.padded_bytes();
-                found.push(commit);
-            }
-            None => at += COMMIT_ALIGN,
-        }
-    }
 }
 
 /// Sorts out the dead, and tells torn from corrupt.
@@ -177,6 +154,8 @@ fn opened_upto(openings: &[(Epoch, CommitSeq)]) -> CommitSeq {
 
 #[cfg(test)]
 mod tests {
+    use dure_proto::ShardId;
+
     use super::*;
 
     fn commit(epoch: u64, seq: u64, durable_upto: u64, prev_checksum: u32, opens_epoch: bool) -> LiveCommit {
@@ -196,7 +175,7 @@ mod tests {
     }
 
     fn from() -> ScanFrom {
-        ScanFrom { seq: CommitSeq(4), checksum: 4, epoch: Epoch(1), piece: 1 }
+        ScanFrom { seq: CommitSeq(4), checksum: 4, epoch: Epoch(1), piece: 1, position: 0 }
     }
 
     fn judged(found: Vec<LiveCommit>) -> (Vec<u64>, Vec<Finding>) {

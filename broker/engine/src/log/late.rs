@@ -1,6 +1,7 @@
-//! Entries that are durable in the journal and found no room in their segment. They are kept in memory, where readers
-//! find them, and go to the segment when there is room; until then no checkpoint is made, so that a restart finds them
-//! in the journal again. How many there can be is bounded, since producing is refused meanwhile.
+//! Entries that are durable in the journal and not in their segment: they found no room there, or a start found them in
+//! the journal. They are kept in memory, where readers find them, and go to the segment when there is room; until then
+//! no checkpoint is made, so that a restart finds them in the journal again. How many there can be is bounded: producing
+//! is refused where there is no room, and a start finds no more than the journal holds.
 
 use std::collections::VecDeque;
 
@@ -23,7 +24,15 @@ pub(super) fn find(late: &[LateEntry], offset: Offset) -> Option<&LateEntry> {
     late.get(i).filter(|entry| entry.header.base_offset <= offset)
 }
 
-/// Forgets those whose segment is dropped, which nobody will write.
-pub(super) fn forget(late: &mut VecDeque<LateEntry>, dropped: &[Offset]) {
-    late.retain(|entry| !dropped.contains(&entry.placement.segment));
+/// Forgets those whose segment is dropped, which nobody will write. Returns the segments that this was so for.
+pub(super) fn forget(late: &mut VecDeque<LateEntry>, dropped: &[Offset]) -> Vec<Offset> {
+    let mut forgotten = Vec::new();
+    late.retain(|LateEntry { placement: Placement { segment, .. }, .. }| {
+        let is_dropped = dropped.contains(segment);
+        if is_dropped && forgotten.last() != Some(segment) {
+            forgotten.push(*segment);
+        }
+        !is_dropped
+    });
+    forgotten
 }

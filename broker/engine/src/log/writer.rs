@@ -8,7 +8,7 @@ use dure_proto::{EntryHeader, Offset, TopicPartition};
 
 use super::late::{self, LateEntry};
 use super::layout::{LogLayout, Placement, SegmentMeta};
-use super::segment::{SegmentFiles, SegmentId, SegmentWriter, log_dir};
+use super::segment::{SegmentFiles, SegmentId, SegmentWriter, index_path, log_dir, segment_path};
 use super::view::{Cursor, LogView, SegmentView, Wait};
 use crate::disk::{DiskRef, DiskResult, FileRef};
 
@@ -26,6 +26,8 @@ pub(crate) struct LogWriter {
     high_watermark: Offset,
     /// Ascending, behind everything in the segments.
     late: VecDeque<LateEntry>,
+    /// The first of them found no room when it was last tried.
+    lacks_room: bool,
     /// Files written and not synced since the last checkpoint.
     dirty: Vec<FileRef>,
     /// A directory entry was made since the last checkpoint.
@@ -59,6 +61,7 @@ impl LogWriter {
             log_start: layout.log_start(),
             high_watermark: layout.log_end(),
             late: VecDeque::new(),
+            lacks_room: false,
             dirty: Vec::new(),
             dir_dirty: false,
             synced: layout.log_end(),
@@ -84,35 +87,60 @@ impl LogWriter {
         header: &EntryHeader,
         entry: &[u8],
     ) -> DiskResult<()> {
+        if !self.lacks_room {
+            self.write_late(u64::MAX)?;
+        }
         if self.late.is_empty() {
             match self.put(placement, header, entry) {
-                Err(error) if error.waits_for_room() => {}
+                Err(error) if error.waits_for_room() => self.lacks_room = true,
                 other => return other,
             }
         }
-        let bytes = Bytes::copy_from_slice(entry);
-        self.late.push_back(LateEntry { placement, header: *header, bytes });
-        self.high_watermark = header.end_offset();
+        self.keep(placement, header, Bytes::copy_from_slice(entry));
         Ok(())
     }
 
-    /// Whether something durable is not in its segment, for lack of room.
+    /// Takes a durable entry behind everything else and leaves it late.
+    pub(crate) fn keep(&mut self, placement: Placement, header: &EntryHeader, bytes: Bytes) {
+        self.late.push_back(LateEntry { placement, header: *header, bytes });
+        self.high_watermark = header.end_offset();
+    }
+
+    /// Whether something durable is not in its segment.
     pub(crate) fn is_late(&self) -> bool {
         !self.late.is_empty()
     }
 
-    /// Writes what is late, as far as there is room now.
-    pub(crate) fn write_late(&mut self) -> DiskResult<()> {
+    /// Whether that is for lack of room.
+    pub(crate) fn lacks_room(&self) -> bool {
+        self.lacks_room
+    }
+
+    /// How much is late.
+    pub(crate) fn late_bytes(&self) -> u64 {
+        self.late.iter().map(|entry| entry.bytes.len() as u64).sum()
+    }
+
+    /// Writes what is late, until that was so much, as far as there is room now. Returns how much it was.
+    pub(crate) fn write_late(&mut self, bytes_max: u64) -> DiskResult<u64> {
         let high_watermark = self.high_watermark;
-        while let Some(LateEntry { placement, header, bytes }) = self.late.front().cloned() {
+        self.lacks_room = false;
+        let mut written = 0;
+        while written < bytes_max
+            && let Some(LateEntry { placement, header, bytes }) = self.late.front().cloned()
+        {
             match self.put(placement, &header, &bytes) {
-                Err(error) if error.waits_for_room() => break,
+                Err(error) if error.waits_for_room() => {
+                    self.lacks_room = true;
+                    break;
+                }
                 other => other?,
             }
+            written += bytes.len() as u64;
             self.late.pop_front();
         }
         self.high_watermark = high_watermark;
-        Ok(())
+        Ok(written)
     }
 
     fn put(&mut self, placement: Placement, header: &EntryHeader, entry: &[u8]) -> DiskResult<()> {
@@ -158,9 +186,15 @@ impl LogWriter {
         if dropped.is_empty() {
             return Vec::new();
         }
-        late::forget(&mut self.late, dropped);
         let gone = |segment: &SegmentView| dropped.contains(&segment.files.id.base);
-        let paths = self.segments.iter().filter(|s| gone(s)).flat_map(|s| s.files.paths()).collect();
+        let mut paths: Vec<_> =
+            self.segments.iter().filter(|s| gone(s)).flat_map(|s| s.files.paths()).collect();
+        // A life before this one may have written what is late.
+        for base in late::forget(&mut self.late, dropped) {
+            let id = SegmentId::appended(base);
+            paths.extend([segment_path(&self.dir, id), index_path(&self.dir, id)]);
+        }
+        self.lacks_room &= !self.late.is_empty();
         self.segments.retain(|segment| !gone(segment));
         if self.active.as_ref().is_some_and(|active| dropped.contains(&active.base)) {
             self.active = None;
@@ -184,6 +218,7 @@ impl LogWriter {
         if self.active.as_ref().is_some_and(|active| active.base >= by.base && active.base < by.end) {
             self.active = None;
         }
+        self.late.retain(|entry| !(by.base..by.end).contains(&entry.placement.segment));
         self.segments.insert(from, SegmentView { files, end: by.end, bytes: by.bytes });
         self.publish_segments();
         replaced.iter().flat_map(|segment| segment.files.paths()).collect()

@@ -76,7 +76,8 @@ pub(crate) struct CommitPath {
     pieces: Pieces,
     last_seq: CommitSeq,
     last_checksum: u32,
-    last_piece: u64,
+    /// The piece that it was written to, and where it ends in that.
+    last_end: (u64, u64),
     /// Not above `last_seq`; everything up to it is synced.
     durable_upto: CommitSeq,
     /// The last commit holds something that no later one names durable yet.
@@ -98,7 +99,7 @@ impl CommitPath {
             steps: Vec::new(),
             waiting: VecDeque::new(),
             in_flight: VecDeque::new(),
-            last_piece: pieces.current_number(),
+            last_end: pieces.end(),
             pieces,
             last_seq,
             last_checksum,
@@ -211,7 +212,7 @@ impl CommitPath {
             prev_checksum: self.last_checksum,
             opens_epoch: false,
         });
-        (self.last_seq, self.last_checksum, self.last_piece) = (seq, checksum, piece);
+        (self.last_seq, self.last_checksum, self.last_end) = (seq, checksum, self.pieces.end());
         self.bytes_since_checkpoint += bytes.len() as u64;
         let bytes = Arc::new(bytes);
         let commit = DurableCommit { steps, bytes: bytes.clone(), checkpoint: None };
@@ -242,7 +243,7 @@ impl CommitPath {
         assert!(self.can_attach_checkpoint(), "a checkpoint between commits");
         checkpoint.seq = self.last_seq.0;
         checkpoint.checksum = self.last_checksum;
-        checkpoint.piece = self.last_piece;
+        (checkpoint.piece, checkpoint.position) = (self.last_end.0, Some(self.last_end.1));
         checkpoint.epoch = self.config.epoch.0;
         let last = self.in_flight.back_mut().expect("a commit was just sent");
         last.commit.checkpoint = Some(Box::new(checkpoint));

@@ -14,6 +14,11 @@ use crate::mutant::{self, Mutant};
 use crate::request::RequestError;
 use crate::time::Now;
 
+/// A shard that decided nothing for so long makes a checkpoint,
+const IDLE_AFTER_MS: u64 = 1_000;
+/// if it has come this part of the way to the next one.
+const IDLE_FRACTION: u64 = 64;
+
 impl Shard {
     pub(super) fn handle_durable(&mut self, now: Now, seq: CommitSeq) {
         let mut commits = self.commit_path.handle_written(seq).into_iter();
@@ -24,16 +29,22 @@ impl Shard {
             }
         }
         self.stamp_at_ms = self.commit_path.wants_stamp().then_some(now.mono_ms + super::STAMP_AFTER_MS);
+        let worth_it =
+            self.commit_path.bytes_since_checkpoint() >= self.config.checkpoint_bytes / IDLE_FRACTION;
+        self.checkpoint.idle_at_ms = worth_it.then_some(now.mono_ms + IDLE_AFTER_MS);
     }
 
     /// Closes commits and sends them out while flights are free.
     pub(super) fn send_commits(&mut self, now: Now) {
         let stamp_due =
             self.stamp_at_ms.is_some_and(|at| at <= now.mono_ms) && self.commit_path.wants_stamp();
+        if self.checkpoint.idle_at_ms.take_if(|at| *at <= now.mono_ms).is_some() {
+            self.checkpoint.wanted = true;
+        }
         let checkpoint_due = self.checkpoint_due();
         let stamp = stamp_due || (checkpoint_due && self.commit_path.is_quiet());
         while let Some(job) = self.commit_path.send(stamp && self.commit_path.is_quiet()) {
-            self.stamp_at_ms = None;
+            (self.stamp_at_ms, self.checkpoint.idle_at_ms) = (None, None);
             self.effects.push(Effect::Job(job));
             if self.checkpoint_due() && self.commit_path.can_attach_checkpoint() {
                 self.checkpoint.running = true;

@@ -13,12 +13,14 @@ mod housekeeping;
 mod open;
 mod produce;
 mod queues;
+mod replay;
 mod scrub;
 mod settle;
 mod space;
 mod state;
 mod streams;
 mod sweep;
+mod tails;
 #[cfg(test)]
 mod tests;
 mod topics;
@@ -48,6 +50,7 @@ use space::Space;
 pub(crate) use state::State;
 pub use state::default_queue_settings;
 pub(crate) use sweep::Sweep;
+use tails::Tails;
 
 /// An empty commit follows this long after the last one, so that a later recovery knows that one to be durable.
 const STAMP_AFTER_MS: u64 = 20;
@@ -92,7 +95,7 @@ impl Default for ShardConfig {
     fn default() -> ShardConfig {
         ShardConfig {
             journal_piece_bytes: 64 << 20,
-            checkpoint_bytes: 256 << 20,
+            checkpoint_bytes: 64 << 20,
             flights_max: 2,
             reserve_bytes: 256 << 20,
             housekeeping_ms: 1_000,
@@ -131,6 +134,7 @@ pub struct Shard {
     compaction: Compaction,
     space: Space,
     checkpoint: Checkpointing,
+    tails: Tails,
     backup: Option<backup::Backup>,
     scrubber: Scrubber,
     /// Set once the shard met an error that it cannot go on from.
@@ -145,6 +149,8 @@ struct Checkpointing {
     running: bool,
     /// Wanted whatever the journal's growth: after a recovery, and before a shutdown.
     wanted: bool,
+    /// When one is made because nothing happens any more, so that a start has nothing to replay.
+    idle_at_ms: Option<u64>,
     /// The last one written, and the one before it.
     last: Option<dure_proto::CommitSeq>,
     before: Option<dure_proto::CommitSeq>,
@@ -176,6 +182,11 @@ impl Shard {
         if self.stopped.is_some() {
             return;
         }
+        self.decide(now);
+        self.write_tails();
+    }
+
+    fn decide(&mut self, now: Now) {
         // Heartbeats and acks that have arrived count before a session or a lease is called over.
         self.take_requests(now);
         self.handle_timeouts(now);
@@ -210,6 +221,8 @@ impl Shard {
             queues_wait.then_some(0),
             Some(self.housekeeping_at_ms),
             self.stamp_at_ms,
+            self.checkpoint.idle_at_ms,
+            (!self.tails.is_empty()).then_some(0),
             self.queues.poll_timeout(),
             self.stream_timeout(),
             self.compaction.poll_timeout(),
@@ -225,6 +238,7 @@ impl Shard {
         self.end_backup(Some(RequestError::ShuttingDown));
         self.retry_for_room();
         self.give_up_rejects();
+        self.write_all_tails();
         self.turn(now);
     }
 

@@ -1,32 +1,31 @@
 //! Opening a shard: the last good checkpoint, then the journal behind it, then a new epoch.
 //!
 //! Everything is read past the page cache, since nothing remembers which file a failed sync before the stop hit. The
-//! journal is synced before it is read, since what it says is acted upon; the segments are brought up to it by writing
-//! their unsynced tails again. The new epoch's first commit is synced before anything is served.
+//! journal is synced before it is read, since what it says is acted upon. The segments' unsynced tails are served out of
+//! it and written again when the shard runs. The new epoch's first commit is synced before anything is served.
 
-use std::collections::BTreeMap;
-
-use bytes::Bytes;
 use dure_proto::journal::{EpochOpened, Event, event};
-use dure_proto::{BatchHeader, CommitSeq, ENTRY_HEADER_BYTES, EntryHeader, Epoch, ShardId, TopicPartition};
+use dure_proto::{CommitSeq, Epoch, ShardId, TopicPartition};
 
-use super::commit_path::{CommitPath, CommitPathConfig, Step};
+use super::commit_path::{CommitPath, CommitPathConfig};
 use super::compaction::Compaction;
 use super::queues::QueueSide;
+use super::replay::{Replay, stand_in_for_missing};
 use super::space::Space;
-use super::state::{GroupKind, State};
+use super::state::GroupKind;
 use super::sweep::Sweep;
+use super::tails::Tails;
 use super::{Checkpointing, Shard, ShardConfig};
-use crate::checkpoint;
-use crate::disk::{DiskError, DiskRef, OpenMode};
+use crate::checkpoint::{self, Loaded};
+use crate::disk::{DiskError, DiskRef};
 use crate::effect::Effect;
 use crate::finding::Finding;
 use crate::job::{DiskJob, Job};
 use crate::journal::{
-    COMMIT_BYTES_MAX, CommitBuilder, CommitStamp, JournalEntry, LiveCommit, OpenPiece, Pieces, ScanFrom,
-    decode_body, piece_path, scan, sync_pieces,
+    COMMIT_BYTES_MAX, CommitBuilder, CommitStamp, Journal, OpenPiece, Pieces, ScanFrom, piece_path, scan,
+    sync_pieces,
 };
-use crate::log::{LogLayout, LogWriter, SegmentId, log_dir, segment_path};
+use crate::log::{LogLayout, LogWriter};
 use crate::mutant::{self, Mutant};
 use crate::queue_group::TokenSource;
 use crate::retention::RetentionClock;
@@ -60,14 +59,14 @@ pub enum OpenError {
     Disk(#[from] DiskError),
     /// No checkpoint can be read, and the journal does not reach back to the beginning.
     #[error(
-        "{dir}: no checkpoint can be read and the journal begins at commit {first}: restore a backup, or put the \
-         checkpoint back"
+        "{dir}: no checkpoint can be read and the journal {}: restore a backup, or put the checkpoint back",
+        .first.map_or("holds nothing".to_owned(), |first| format!("begins at commit {first}"))
     )]
     NoCheckpoint {
         /// The shard's directory.
         dir: String,
-        /// The first commit that is left.
-        first: CommitSeq,
+        /// The first commit that is left, if there is one.
+        first: Option<CommitSeq>,
     },
     /// A checkpoint whose checksum is right says what cannot be.
     #[error("{dir}: the checkpoint contradicts itself: {what}")]
@@ -101,17 +100,18 @@ impl Shard {
         let journal_dir = format!("{dir}/journal");
         make_dirs(&disk, &dir)?;
 
-        let (checkpoint, before, mut findings) = checkpoint::load(&*disk, &format!("{dir}/checkpoint"))?;
+        let loaded = checkpoint::load(&*disk, &format!("{dir}/checkpoint"))?;
+        let Loaded { newest: checkpoint, before, mut findings } = loaded;
         let from = checkpoint.as_ref().map_or_else(ScanFrom::default, ScanFrom::behind);
         if !mutant::is(Mutant::SkipRecoveredSync) {
             sync_pieces(&*disk, &journal_dir, from)?;
         }
-        let scanned = scan(&*disk, &journal_dir, shard, config.salt, from)?;
-        if let Some(first) = scanned.commits.first()
-            && checkpoint.is_none()
-            && first.header.seq > CommitSeq(1)
-        {
-            return Err(OpenError::NoCheckpoint { dir, first: first.header.seq });
+        let ShardConfig { salt, commit_bytes_max, .. } = config;
+        let scanned = scan(&*disk, &Journal { dir: &journal_dir, shard, salt, commit_bytes_max }, from)?;
+        let first = scanned.commits.first().map(|commit| commit.header.seq);
+        let reaches_back = first.map_or(findings.is_empty(), |first| first == CommitSeq(1));
+        if checkpoint.is_none() && !reaches_back {
+            return Err(OpenError::NoCheckpoint { dir, first });
         }
         findings.extend(scanned.findings);
 
@@ -132,11 +132,12 @@ impl Shard {
         let epoch = Epoch(last.map_or(from.epoch, |commit| commit.header.epoch).0 + 1);
         let number = scanned.pieces.last().map_or(1, |(number, _)| number + 1);
         // Pieces up to the checkpoint's own are needed should it be damaged: until there is another one, they are all
-        // that the one before it, or nothing, can be replayed with.
+        // that the one before it, or nothing, can be replayed with. Of those before that one nothing is.
+        let needed_from = before.map_or(0, |before| before.piece);
         let needed = |(number, last): &(u64, Option<CommitSeq>)| match last {
             Some(last) => Some((*number, *last)),
             None if mutant::is(Mutant::NeededPieceReused) => None,
-            None => (*number <= from.piece).then_some((*number, from.seq)),
+            None => (needed_from..=from.piece).contains(number).then_some((*number, from.seq)),
         };
         let full: Vec<(u64, CommitSeq)> = scanned.pieces.iter().filter_map(needed).collect();
         let free = scanned.pieces.iter().map(|(number, _)| *number);
@@ -186,12 +187,14 @@ impl Shard {
                 checkpoint.as_ref().and_then(|checkpoint| checkpoint.retention_ms),
             ),
             backup: None,
+            tails: Tails::default(),
             scrubber: Scrubber::new(config.scrub_bytes_per_s, now.mono_ms),
             checkpoint: Checkpointing {
                 running: false,
                 wanted: report.commits > 0 || checkpoint.is_none(),
+                idle_at_ms: None,
                 last: checkpoint.as_ref().map(|checkpoint| CommitSeq(checkpoint.seq)),
-                before,
+                before: before.map(|before| before.seq),
             },
             config,
             stopped: None,
@@ -211,8 +214,7 @@ impl Shard {
     fn begin(&mut self, now: Now, epoch: Epoch) {
         self.effects.push(Effect::TopicsChanged(self.state.catalogue.table().clone()));
         self.effects.extend(self.writers.values().map(|writer| Effect::Publish(writer.view())));
-        let late: Vec<_> = self.writers.iter().filter(|(_, w)| w.is_late()).map(|(p, _)| *p).collect();
-        late.into_iter().for_each(|partition| self.note_late(partition));
+        self.note_tails();
         for group in self.state.groups.values_mut() {
             match &mut group.kind {
                 GroupKind::Stream(stream) => stream.open(epoch),
@@ -233,7 +235,7 @@ impl Shard {
             }
         }
         self.settle_lost_ranges(now);
-        self.turn(now);
+        self.decide(now);
     }
 
     /// Offsets that no record has any more are nobody's work.
@@ -300,8 +302,10 @@ fn open_epoch(
     now: Now,
 ) -> Result<CommitPath, DiskError> {
     let recycle = free.pop().map(|number| piece_path(&config.journal_dir, number));
-    let current =
-        OpenPiece::prepare(&**disk, &config.journal_dir, piece, config.piece_bytes, recycle.as_deref())?;
+    // Nobody waits for more zeroes to be written than it takes to begin with.
+    let bytes =
+        if recycle.is_some() { config.piece_bytes } else { config.piece_bytes.min(JOURNAL_PIECE_BYTES_MIN) };
+    let current = OpenPiece::prepare(&**disk, &config.journal_dir, piece, bytes, recycle.as_deref())?;
     let seq = CommitSeq(last_seq.0 + 1);
     let mut pieces = Pieces::new(current, full, free, seq);
     let mut builder = CommitBuilder::reuse(Vec::new());
@@ -323,170 +327,4 @@ fn open_epoch(
         slot.file.sync()?;
     }
     Ok(CommitPath::new(config, pieces, seq, checksum))
-}
-
-/// Brings machines and segments up to the end of the journal.
-struct Replay {
-    disk: DiskRef,
-    dir: String,
-    state: State,
-    writers: BTreeMap<TopicPartition, LogWriter>,
-    /// Segments that hold less than the checkpoint says.
-    short: Vec<(Finding, SegmentId)>,
-}
-
-impl Replay {
-    fn new(
-        disk: DiskRef,
-        dir: &str,
-        checkpoint: Option<&dure_proto::journal::Checkpoint>,
-        now: Now,
-    ) -> Result<Replay, OpenError> {
-        let state = match checkpoint {
-            Some(checkpoint) => State::restore(checkpoint, now)
-                .map_err(|what| OpenError::Checkpoint { dir: dir.to_owned(), what })?,
-            None => State::new(),
-        };
-        let (mut writers, mut short) = (BTreeMap::new(), Vec::new());
-        for (partition, log) in &state.logs {
-            short.extend(short_segments(&disk, dir, *partition, &log.layout)?);
-            writers.insert(*partition, LogWriter::restore(disk.clone(), dir, *partition, &log.layout));
-        }
-        Ok(Replay { disk, dir: dir.to_owned(), state, writers, short })
-    }
-
-    /// Of the segments that were short before the replay, those that the journal did not remove.
-    fn still_short(&mut self) -> Vec<(Finding, SegmentId)> {
-        let still_there = |finding: &(Finding, SegmentId)| match finding {
-            (Finding::SegmentShort { partition, .. }, id) => {
-                let log = self.state.logs.get(partition);
-                log.is_some_and(|log| log.layout.segments().any(|segment| segment.id() == *id))
-            }
-            _ => true,
-        };
-        let mut short = std::mem::take(&mut self.short);
-        short.retain(still_there);
-        short
-    }
-
-    fn commit(
-        &mut self,
-        commit: &LiveCommit,
-        now: Now,
-        findings: &mut Vec<Finding>,
-    ) -> Result<(), OpenError> {
-        let seq = commit.header.seq;
-        let entries = match decode_body(&commit.body, commit.header.entry_count) {
-            Ok(entries) => entries,
-            Err(error) => {
-                findings.push(Finding::Unapplied { seq, what: error.to_string() });
-                return Ok(());
-            }
-        };
-        for entry in entries {
-            match entry {
-                JournalEntry::Batch { partition, header, bytes } => self.batch(partition, &header, &bytes)?,
-                JournalEntry::Event(event) => match self.state.apply(&event, now) {
-                    Ok(steps) => self.steps(steps)?,
-                    Err(what) => findings.push(Finding::Unapplied { seq, what }),
-                },
-            }
-        }
-        Ok(())
-    }
-
-    /// A batch of a topic that is gone meanwhile is passed over.
-    fn batch(
-        &mut self,
-        partition: TopicPartition,
-        header: &EntryHeader,
-        entry: &Bytes,
-    ) -> Result<(), OpenError> {
-        let producer = BatchHeader::parse(&entry[ENTRY_HEADER_BYTES..]).ok().and_then(|batch| batch.producer);
-        let producer = producer.filter(|_| !mutant::is(Mutant::ProducersNotReplayed));
-        if let Some(placement) = self.state.apply_batch(partition, header, producer.as_ref())
-            && let Some(writer) = self.writers.get_mut(&partition)
-        {
-            writer.write(placement, header, entry)?;
-        }
-        Ok(())
-    }
-
-    fn steps(&mut self, steps: Vec<Step>) -> Result<(), OpenError> {
-        for step in steps {
-            match step {
-                Step::OpenLog(partition) => {
-                    let writer =
-                        LogWriter::restore(self.disk.clone(), &self.dir, partition, &LogLayout::new());
-                    self.writers.insert(partition, writer);
-                }
-                Step::MoveStart { partition, log_start, dropped } => {
-                    if let Some(writer) = self.writers.get_mut(&partition) {
-                        for path in writer.move_start(log_start, &dropped) {
-                            ignore_missing(self.disk.remove(&path))?;
-                        }
-                    }
-                }
-                // What it replaces is removed once all is known, see `Shard::retire_what_was_replaced`.
-                Step::Replace { partition, by } => {
-                    if let Some(writer) = self.writers.get_mut(&partition) {
-                        writer.replace(&by);
-                    }
-                }
-                Step::DropTopic { topic, .. } => {
-                    self.writers.retain(|partition, _| partition.topic != topic);
-                    ignore_missing(self.disk.remove_dir_all(&format!("{}/log/{topic}", self.dir)))?;
-                }
-                Step::Append { .. } | Step::TopicsChanged(_) | Step::Effect(_) => {}
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A segment whose file is gone gets an empty one: readers are told that its offsets are lost, and go on behind them,
-/// instead of failing at it for ever. It stays too short, and is reported by every recovery.
-fn stand_in_for_missing(disk: &DiskRef, dir: &str, short: &[(Finding, SegmentId)]) -> Result<(), DiskError> {
-    for (finding, id) in short {
-        if let Finding::SegmentShort { partition, bytes: 0, .. } = finding {
-            let log_dir = log_dir(dir, *partition);
-            disk.create_dir_all(&log_dir)?;
-            disk.open(&segment_path(&log_dir, *id), OpenMode::Create)?;
-        }
-    }
-    Ok(())
-}
-
-fn ignore_missing(result: Result<(), DiskError>) -> Result<(), DiskError> {
-    match result {
-        Err(error) if error.is_not_found() => Ok(()),
-        other => other,
-    }
-}
-
-/// Segments that hold less than their checkpoint says: damaged, unless a later commit removed them.
-fn short_segments(
-    disk: &DiskRef,
-    dir: &str,
-    partition: TopicPartition,
-    layout: &LogLayout,
-) -> Result<Vec<(Finding, SegmentId)>, DiskError> {
-    if layout.segments().len() == 0 {
-        return Ok(Vec::new());
-    }
-    let log_dir = log_dir(dir, partition);
-    let files = match disk.list(&log_dir) {
-        Ok(files) => files,
-        Err(error) if error.is_not_found() => Vec::new(),
-        Err(error) => return Err(error),
-    };
-    let findings = layout.segments().filter_map(|segment| {
-        let path = segment_path(&log_dir, segment.id());
-        let name = path.rsplit_once('/').map_or("", |(_, name)| name);
-        let bytes = files.iter().find(|file| file.name == name).map_or(0, |file| file.bytes);
-        let (base, expected) = (segment.base, segment.bytes);
-        let short = || (Finding::SegmentShort { partition, base, bytes, expected }, segment.id());
-        (bytes < expected).then(short)
-    });
-    Ok(findings.collect())
 }

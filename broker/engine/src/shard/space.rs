@@ -133,7 +133,7 @@ impl Shard {
 
     /// Whether a checkpoint would cover what is in no segment yet.
     pub(super) fn is_late(&self) -> bool {
-        !self.space.late.is_empty()
+        !self.space.late.is_empty() || !self.tails.is_empty()
     }
 
     /// A durable entry found no room in its segment, or its log has some that did not.
@@ -192,7 +192,7 @@ impl Shard {
         }
         for partition in std::mem::take(&mut self.space.late) {
             let Some(writer) = self.writers.get_mut(&partition) else { continue };
-            if let Err(error) = writer.write_late() {
+            if let Err(error) = writer.write_late(u64::MAX) {
                 return self.stop(format!("a segment of {partition} could not be written: {error}"));
             }
             if writer.is_late() {

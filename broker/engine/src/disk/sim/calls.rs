@@ -33,6 +33,7 @@ impl Disk for SimDisk {
                 }
                 (_, found) => found?,
             };
+            state.io.lookups += 1;
             let inode = state.tree.inode_mut(ino);
             inode.open += 1;
             let failed_syncs = inode.failed_syncs;
@@ -66,6 +67,7 @@ impl Disk for SimDisk {
 
     fn list(&self, dir: &str) -> DiskResult<Vec<DirEntry>> {
         self.run(DiskOp::List, dir, |state| {
+            state.io.lookups += 1;
             let tree = &state.tree;
             let entries = tree.entries(tree.lookup(dir)?)?.iter();
             let entry = |(name, ino): (&String, &Ino)| {
@@ -94,12 +96,18 @@ impl Disk for SimDisk {
 
     fn read_past_cache_at(&self, path: &str, position: u64, buf: &mut [u8]) -> DiskResult<usize> {
         self.run(DiskOp::ReadPastCache, path, |state| {
-            Ok(copy_at(&state.read_past_cache(path)?, position, buf))
+            let read = copy_at(&state.read_past_cache(path)?, position, buf);
+            state.io.read_bytes += read as u64;
+            Ok(read)
         })
     }
 
     fn read_past_cache(&self, path: &str) -> DiskResult<Vec<u8>> {
-        self.run(DiskOp::ReadPastCache, path, |state| state.read_past_cache(path))
+        self.run(DiskOp::ReadPastCache, path, |state| {
+            let content = state.read_past_cache(path)?;
+            state.io.read_bytes += content.len() as u64;
+            Ok(content)
+        })
     }
 
     fn available_bytes(&self) -> DiskResult<u64> {

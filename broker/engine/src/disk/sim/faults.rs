@@ -137,7 +137,10 @@ impl InjectedCounts {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct IoCounts {
+    /// Opened files and listed directories.
+    pub lookups: u64,
     pub reads: u64,
+    pub read_bytes: u64,
     pub writes: u64,
     pub written_bytes: u64,
     pub syncs: u64,

@@ -56,6 +56,7 @@ impl DiskFile for SimFile {
             if n > 1 && state.hits(Fault::ShortRead, &self.path) {
                 n = state.rng.usize(1..n);
             }
+            state.io.read_bytes += n as u64;
             Ok(n)
         })
     }
