@@ -47,6 +47,13 @@ pub enum Finding {
         /// What it should be.
         expected: u64,
     },
+    /// The disk refuses to list a log's directory: whether its segments are whole is not known.
+    LogUnlisted {
+        /// The log.
+        partition: TopicPartition,
+        /// What the disk said.
+        what: String,
+    },
     /// Entries of a segment cannot be read.
     EntriesLost {
         /// The log.
@@ -103,6 +110,7 @@ impl Finding {
             Finding::Unapplied { .. } => "unapplied",
             Finding::CheckpointDamaged { .. } => "checkpoint_damaged",
             Finding::SegmentShort { .. } => "segment_short",
+            Finding::LogUnlisted { .. } => "log_unlisted",
             Finding::EntriesLost { .. } => "entries_lost",
             Finding::ReadFailed { .. } => "read_failed",
             Finding::IndexDamaged { .. } => "index_damaged",
@@ -129,6 +137,9 @@ impl fmt::Display for Finding {
                 f,
                 "segment {base} of {partition} has {bytes} bytes where the checkpoint says {expected}"
             ),
+            Finding::LogUnlisted { partition, what } => {
+                write!(f, "whether the segments of {partition} are whole is not known: {what}")
+            }
             Finding::EntriesLost { partition, offsets, what } if offsets.is_empty() => {
                 write!(f, "segment {} of {partition}: {what}", offsets.start)
             }

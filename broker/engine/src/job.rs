@@ -1,14 +1,15 @@
 //! Disk work that runs off the shard's thread: it goes out as an effect and its outcome comes back as an input.
 
-use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::{fmt, io};
 
 use dure_proto::{CommitSeq, Offset, TopicPartition};
 
 use crate::backup::BackupContent;
 use crate::checkpoint::CheckpointFile;
 use crate::compaction::{Pass, PassError, Stepped};
-use crate::disk::{Disk, DiskError, DiskResult, FileRef};
+use crate::disk::{Disk, DiskError, DiskOp, DiskResult, FileRef};
 use crate::journal::OpenPiece;
 use crate::log::{Cursor, LogView, ReadError, ReadOutcome, Wait};
 use crate::mutant::{self, Mutant};
@@ -37,6 +38,8 @@ pub(crate) enum Job {
         file: FileRef,
         position: u64,
         bytes: Arc<Vec<u8>>,
+        /// Of all commits of this opening.
+        failed: SyncFailed,
     },
     PreparePiece {
         dir: String,
@@ -147,8 +150,8 @@ impl DiskJob {
 impl Job {
     fn run(&self, disk: &dyn Disk) -> Done {
         match self {
-            Job::WriteCommit { seq, file, position, bytes } => {
-                Done::CommitWritten { seq: *seq, result: write_commit(file, *position, bytes) }
+            Job::WriteCommit { seq, file, position, bytes, failed } => {
+                Done::CommitWritten { seq: *seq, result: write_commit(file, *position, bytes, failed) }
             }
             Job::PreparePiece { dir, number, bytes, recycle } => {
                 Done::PiecePrepared(OpenPiece::prepare(disk, dir, *number, *bytes, recycle.as_deref()))
@@ -178,8 +181,11 @@ impl JobDone {
     }
 }
 
+/// Whether the sync of a commit has failed. The file of the one that is in flight beside it is not synced any more.
+pub(crate) type SyncFailed = Arc<AtomicBool>;
+
 /// The sync is called once, whatever it says: a second one would have nothing left to report.
-fn write_commit(file: &FileRef, position: u64, bytes: &[u8]) -> DiskResult<()> {
+fn write_commit(file: &FileRef, position: u64, bytes: &[u8], failed: &SyncFailed) -> DiskResult<()> {
     let written = file.write_all_at(position, bytes);
     if !mutant::is(Mutant::FailedWriteTakenAsDone) {
         written?;
@@ -187,7 +193,11 @@ fn write_commit(file: &FileRef, position: u64, bytes: &[u8]) -> DiskResult<()> {
     if mutant::is(Mutant::SkipCommitSync) {
         return Ok(());
     }
-    let synced = file.sync();
+    if failed.load(Ordering::Acquire) {
+        let why = io::Error::other("not tried, since the sync of another commit failed");
+        return Err(DiskError::new(DiskOp::Sync, file.path(), why));
+    }
+    let synced = file.sync().inspect_err(|_| failed.store(true, Ordering::Release));
     if mutant::is(Mutant::RetryFailedSync) { synced.or_else(|_| file.sync()) } else { synced }
 }
 

@@ -11,7 +11,7 @@ use dure_proto::{CommitSeq, EntryHeader, Epoch, Offset, ShardId, TopicId, TopicP
 
 use crate::catalogue::TopicTable;
 use crate::effect::Effect;
-use crate::job::{DiskJob, Job};
+use crate::job::{DiskJob, Job, SyncFailed};
 use crate::journal::{CommitBuilder, CommitStamp, Pieces, piece_path};
 use crate::log::{Placement, SegmentMeta};
 use crate::mutant::{self, Mutant};
@@ -84,6 +84,7 @@ pub(crate) struct CommitPath {
     unstamped: bool,
     bytes_since_checkpoint: u64,
     buffers: Vec<Vec<u8>>,
+    sync_failed: SyncFailed,
 }
 
 impl CommitPath {
@@ -107,6 +108,7 @@ impl CommitPath {
             unstamped: false,
             bytes_since_checkpoint: 0,
             buffers: Vec::new(),
+            sync_failed: SyncFailed::default(),
         }
     }
 
@@ -217,7 +219,8 @@ impl CommitPath {
         let bytes = Arc::new(bytes);
         let commit = DurableCommit { steps, bytes: bytes.clone(), checkpoint: None };
         self.in_flight.push_back(InFlight { seq, written: false, commit });
-        Some(DiskJob(Job::WriteCommit { seq, file: slot.file, position: slot.position, bytes }))
+        let (file, position, failed) = (slot.file, slot.position, self.sync_failed.clone());
+        Some(DiskJob(Job::WriteCommit { seq, file, position, bytes, failed }))
     }
 
     /// What comes next, be it an empty commit, has no room in a piece.

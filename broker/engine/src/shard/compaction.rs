@@ -7,7 +7,6 @@ use dure_proto::{CommitSeq, Epoch, TopicPartition, wire};
 
 use super::Shard;
 use crate::compaction::{KeyMap, Pass, PassEnd, PassError, Stepped, Task};
-use crate::disk::DiskError;
 use crate::effect::Effect;
 use crate::job::{DiskJob, Job};
 use crate::log::{SegmentId, SegmentMeta, index_path, log_dir, segment_of, segment_path};
@@ -234,7 +233,7 @@ impl Shard {
 
     /// After a recovery without damage: files of compacted logs that belong to no segment, since a pass did not come to
     /// its end or its removals did not, go with the next checkpoint.
-    pub(super) fn retire_what_was_replaced(&mut self) -> Result<(), DiskError> {
+    pub(super) fn retire_what_was_replaced(&mut self) {
         let mut superfluous = Vec::new();
         for (partition, log) in &self.state.logs {
             let topic = self.state.catalogue.table().by_id(partition.topic);
@@ -243,10 +242,8 @@ impl Shard {
             }
             let known: BTreeSet<SegmentId> = log.layout.segments().map(SegmentMeta::id).collect();
             let dir = log_dir(&self.dir, *partition);
-            let files = match self.disk.list(&dir) {
-                Err(error) if error.is_not_found() => continue,
-                other => other?,
-            };
+            // Where it cannot be listed now, a later start finds them.
+            let Ok(files) = self.disk.list(&dir) else { continue };
             for file in files {
                 let belongs_to_nothing =
                     |id: SegmentId| id.base < log.layout.log_end() && !known.contains(&id);
@@ -259,6 +256,5 @@ impl Shard {
             self.compaction.retire(self.commit_path.durable_upto(), superfluous);
             self.checkpoint.wanted = true;
         }
-        Ok(())
     }
 }

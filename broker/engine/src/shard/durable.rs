@@ -38,9 +38,7 @@ impl Shard {
     pub(super) fn send_commits(&mut self, now: Now) {
         let stamp_due =
             self.stamp_at_ms.is_some_and(|at| at <= now.mono_ms) && self.commit_path.wants_stamp();
-        if self.checkpoint.idle_at_ms.take_if(|at| *at <= now.mono_ms).is_some() {
-            self.checkpoint.wanted = true;
-        }
+        self.checkpoint.handle_timeouts(now);
         let checkpoint_due = self.checkpoint_due();
         let stamp = stamp_due || (checkpoint_due && self.commit_path.is_quiet());
         while let Some(job) = self.commit_path.send(stamp && self.commit_path.is_quiet()) {

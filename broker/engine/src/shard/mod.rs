@@ -55,6 +55,9 @@ use tails::Tails;
 /// An empty commit follows this long after the last one, so that a later recovery knows that one to be durable.
 const STAMP_AFTER_MS: u64 = 20;
 
+/// Topics may be made by the thousand: checkpoints for their sake are that far apart.
+const TOPICS_APART_MS: u64 = 5_000;
+
 /// Sizes and intervals of a shard. The salt must stay the same for the life of a data directory.
 #[derive(Clone, Debug)]
 pub struct ShardConfig {
@@ -151,9 +154,30 @@ struct Checkpointing {
     wanted: bool,
     /// When one is made because nothing happens any more, so that a start has nothing to replay.
     idle_at_ms: Option<u64>,
+    /// When one is made because topics were made, altered or deleted: what is lost with such a commit is more than it
+    /// holds itself.
+    topics_at_ms: Option<u64>,
+    /// Not before.
+    topics_not_before_ms: u64,
     /// The last one written, and the one before it.
     last: Option<dure_proto::CommitSeq>,
     before: Option<dure_proto::CommitSeq>,
+}
+
+impl Checkpointing {
+    /// A topic is another one from here on.
+    fn note_topics(&mut self, now: Now) {
+        self.topics_at_ms.get_or_insert(now.mono_ms.max(self.topics_not_before_ms));
+    }
+
+    /// Notes those that are due by time.
+    fn handle_timeouts(&mut self, now: Now) {
+        let idles = self.idle_at_ms.take_if(|at| *at <= now.mono_ms);
+        let topics = self.topics_at_ms.take_if(|at| *at <= now.mono_ms);
+        self.topics_not_before_ms =
+            topics.map_or(self.topics_not_before_ms, |_| now.mono_ms + TOPICS_APART_MS);
+        self.wanted |= idles.or(topics).is_some();
+    }
 }
 
 impl Shard {
@@ -222,6 +246,7 @@ impl Shard {
             Some(self.housekeeping_at_ms),
             self.stamp_at_ms,
             self.checkpoint.idle_at_ms,
+            self.checkpoint.topics_at_ms,
             (!self.tails.is_empty()).then_some(0),
             self.queues.poll_timeout(),
             self.stream_timeout(),
@@ -344,6 +369,12 @@ impl Shard {
 
     /// Makes an event true and puts it into the open commit.
     fn commit_event(&mut self, now: Now, event: event::Event) {
+        if matches!(
+            event,
+            event::Event::TopicCreated(_) | event::Event::TopicAltered(_) | event::Event::TopicDeleted(_)
+        ) {
+            self.checkpoint.note_topics(now);
+        }
         let event = Event { event: Some(event) };
         let steps = self.state.apply(&event, now).expect("an event decided on this state fits it");
         self.commit_path.push_event(&event);

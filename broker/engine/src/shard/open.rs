@@ -10,7 +10,7 @@ use dure_proto::{CommitSeq, Epoch, ShardId, TopicPartition};
 use super::commit_path::{CommitPath, CommitPathConfig};
 use super::compaction::Compaction;
 use super::queues::QueueSide;
-use super::replay::{Replay, stand_in_for_missing};
+use super::replay::Replay;
 use super::space::Space;
 use super::state::GroupKind;
 use super::sweep::Sweep;
@@ -76,6 +76,21 @@ pub enum OpenError {
         /// What is wrong.
         what: String,
     },
+    /// There is no room for the piece of the journal that an opening begins.
+    #[error(
+        "{dir}: no room to begin a piece of the journal: {needed_bytes} bytes are needed and {available_bytes} are free; \
+         make room beside the data directory, or give it a larger disk: nothing in it can be done without ({source})"
+    )]
+    NoRoom {
+        /// The shard's directory.
+        dir: String,
+        /// What has to be free.
+        needed_bytes: u64,
+        /// What is.
+        available_bytes: u64,
+        /// What the disk said.
+        source: DiskError,
+    },
     /// A setting is out of bounds.
     #[error("{0}")]
     Config(String),
@@ -96,6 +111,22 @@ impl Shard {
         now: Now,
     ) -> Result<(Shard, RecoveryReport), OpenError> {
         check_config(&config)?;
+        let needed_bytes = first_piece_bytes(config.journal_piece_bytes);
+        Shard::recover(disk.clone(), shard, config, now).map_err(|error| match error {
+            OpenError::Disk(source) if source.is_no_space() => {
+                let available_bytes = disk.available_bytes().unwrap_or_default();
+                OpenError::NoRoom { dir: shard_dir(shard), needed_bytes, available_bytes, source }
+            }
+            other => other,
+        })
+    }
+
+    fn recover(
+        disk: DiskRef,
+        shard: ShardId,
+        config: ShardConfig,
+        now: Now,
+    ) -> Result<(Shard, RecoveryReport), OpenError> {
         let dir = shard_dir(shard);
         let journal_dir = format!("{dir}/journal");
         make_dirs(&disk, &dir)?;
@@ -119,9 +150,7 @@ impl Shard {
         for commit in &scanned.commits {
             replay.commit(commit, now, &mut findings)?;
         }
-        let short = replay.still_short();
-        stand_in_for_missing(&disk, &dir, &short)?;
-        findings.extend(short.into_iter().map(|(finding, _)| finding));
+        findings.extend(replay.findings());
         let Replay { state, mut writers, .. } = replay;
 
         let last = scanned.commits.last();
@@ -192,9 +221,9 @@ impl Shard {
             checkpoint: Checkpointing {
                 running: false,
                 wanted: report.commits > 0 || checkpoint.is_none(),
-                idle_at_ms: None,
                 last: checkpoint.as_ref().map(|checkpoint| CommitSeq(checkpoint.seq)),
                 before: before.map(|before| before.seq),
+                ..Checkpointing::default()
             },
             config,
             stopped: None,
@@ -203,7 +232,7 @@ impl Shard {
         shard.begin(now, epoch);
         // Damage may be why something is not named.
         if !report.findings.iter().any(Finding::is_damage) {
-            shard.retire_what_was_replaced()?;
+            shard.retire_what_was_replaced();
             let sweep = Sweep::of(&shard.dir, &shard.state);
             shard.effects.push(Effect::Job(DiskJob(Job::Sweep(sweep))));
         }
@@ -277,6 +306,11 @@ fn check_config(config: &ShardConfig) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// How long a piece is made that an opening has to wait for: no more zeroes are written than it takes to begin with.
+fn first_piece_bytes(piece_bytes: u64) -> u64 {
+    piece_bytes.min(JOURNAL_PIECE_BYTES_MIN)
+}
+
 /// The directories of a shard, with their names durable.
 fn make_dirs(disk: &DiskRef, dir: &str) -> Result<(), DiskError> {
     for child in ["journal", "checkpoint", "log"] {
@@ -302,9 +336,7 @@ fn open_epoch(
     now: Now,
 ) -> Result<CommitPath, DiskError> {
     let recycle = free.pop().map(|number| piece_path(&config.journal_dir, number));
-    // Nobody waits for more zeroes to be written than it takes to begin with.
-    let bytes =
-        if recycle.is_some() { config.piece_bytes } else { config.piece_bytes.min(JOURNAL_PIECE_BYTES_MIN) };
+    let bytes = if recycle.is_some() { config.piece_bytes } else { first_piece_bytes(config.piece_bytes) };
     let current = OpenPiece::prepare(&**disk, &config.journal_dir, piece, bytes, recycle.as_deref())?;
     let seq = CommitSeq(last_seq.0 + 1);
     let mut pieces = Pieces::new(current, full, free, seq);

@@ -24,6 +24,8 @@ pub(super) struct Replay {
     pub(super) writers: BTreeMap<TopicPartition, LogWriter>,
     /// Segments that hold less than the checkpoint says.
     short: Vec<(Finding, SegmentId)>,
+    /// Logs of which that cannot be told.
+    unlisted: Vec<Finding>,
 }
 
 impl Replay {
@@ -38,16 +40,23 @@ impl Replay {
                 .map_err(|what| OpenError::Checkpoint { dir: dir.to_owned(), what })?,
             None => State::new(),
         };
-        let (mut writers, mut short) = (BTreeMap::new(), Vec::new());
+        let (mut writers, mut short, mut unlisted) = (BTreeMap::new(), Vec::new(), Vec::new());
         for (partition, log) in &state.logs {
-            short.extend(short_segments(&disk, dir, *partition, &log.layout)?);
+            match short_segments(&disk, dir, *partition, &log.layout) {
+                Ok(segments) => short.extend(segments),
+                // The others are served, and what can be read of this one is.
+                Err(error) => {
+                    let what = error.to_string();
+                    unlisted.push(Finding::LogUnlisted { partition: *partition, what });
+                }
+            }
             writers.insert(*partition, LogWriter::restore(disk.clone(), dir, *partition, &log.layout));
         }
-        Ok(Replay { disk, dir: dir.to_owned(), state, writers, short })
+        Ok(Replay { disk, dir: dir.to_owned(), state, writers, short, unlisted })
     }
 
-    /// Of the segments that were short before the replay, those that the journal did not remove.
-    pub(super) fn still_short(&mut self) -> Vec<(Finding, SegmentId)> {
+    /// Of what was wrong with segments before the replay, that of those which the journal did not remove.
+    pub(super) fn findings(&mut self) -> Vec<Finding> {
         let still_there = |finding: &(Finding, SegmentId)| match finding {
             (Finding::SegmentShort { partition, .. }, id) => {
                 let log = self.state.logs.get(partition);
@@ -57,7 +66,13 @@ impl Replay {
         };
         let mut short = std::mem::take(&mut self.short);
         short.retain(still_there);
-        short
+        stand_in_for_missing(&self.disk, &self.dir, &short);
+        let mut unlisted = std::mem::take(&mut self.unlisted);
+        unlisted.retain(|finding| match finding {
+            Finding::LogUnlisted { partition, .. } => self.state.logs.contains_key(partition),
+            _ => true,
+        });
+        short.into_iter().map(|(finding, _)| finding).chain(unlisted).collect()
     }
 
     pub(super) fn commit(
@@ -108,21 +123,25 @@ impl Replay {
                 Step::MoveStart { partition, log_start, dropped } => {
                     if let Some(writer) = self.writers.get_mut(&partition) {
                         for path in writer.move_start(log_start, &dropped) {
-                            ignore_missing(self.disk.remove(&path))?;
+                            // What stays behind is swept by a later start.
+                            let _ = self.disk.remove(&path);
                         }
                     }
                 }
                 // What it replaces is removed once all is known, see `Shard::retire_what_was_replaced`.
                 Step::Replace { partition, by } => {
                     if let Some(writer) = self.writers.get_mut(&partition) {
-                        // What is replaced stands in a segment, and so does all before it.
-                        writer.write_late(u64::MAX)?;
-                        writer.replace(&by);
+                        // What is replaced stands in a segment, and so does all before it. Where the disk takes none
+                        // of that now, what was replaced is served, which says the same.
+                        let _ = writer.write_late(u64::MAX);
+                        if !writer.is_late() {
+                            writer.replace(&by);
+                        }
                     }
                 }
                 Step::DropTopic { topic, .. } => {
                     self.writers.retain(|partition, _| partition.topic != topic);
-                    ignore_missing(self.disk.remove_dir_all(&format!("{}/log/{topic}", self.dir)))?;
+                    let _ = self.disk.remove_dir_all(&format!("{}/log/{topic}", self.dir));
                 }
                 Step::Append { .. } | Step::TopicsChanged(_) | Step::Effect(_) => {}
             }
@@ -132,26 +151,15 @@ impl Replay {
 }
 
 /// A segment whose file is gone gets an empty one: readers are told that its offsets are lost, and go on behind them,
-/// instead of failing at it for ever. It stays too short, and is reported by every recovery.
-pub(super) fn stand_in_for_missing(
-    disk: &DiskRef,
-    dir: &str,
-    short: &[(Finding, SegmentId)],
-) -> Result<(), DiskError> {
+/// instead of failing at it for ever. It stays too short, and is reported by every recovery. Where the disk refuses that
+/// too, they do fail at it.
+fn stand_in_for_missing(disk: &DiskRef, dir: &str, short: &[(Finding, SegmentId)]) {
     for (finding, id) in short {
         if let Finding::SegmentShort { partition, bytes: 0, .. } = finding {
             let log_dir = log_dir(dir, *partition);
-            disk.create_dir_all(&log_dir)?;
-            disk.open(&segment_path(&log_dir, *id), OpenMode::Create)?;
+            let made = disk.create_dir_all(&log_dir);
+            let _ = made.and_then(|()| disk.open(&segment_path(&log_dir, *id), OpenMode::Create));
         }
-    }
-    Ok(())
-}
-
-fn ignore_missing(result: Result<(), DiskError>) -> Result<(), DiskError> {
-    match result {
-        Err(error) if error.is_not_found() => Ok(()),
-        other => other,
     }
 }
 

@@ -68,6 +68,7 @@ impl Disk for SimDisk {
     fn list(&self, dir: &str) -> DiskResult<Vec<DirEntry>> {
         self.run(DiskOp::List, dir, |state| {
             state.io.lookups += 1;
+            state.check(Fault::List, dir)?;
             let tree = &state.tree;
             let entries = tree.entries(tree.lookup(dir)?)?.iter();
             let entry = |(name, ino): (&String, &Ino)| {

@@ -17,6 +17,8 @@ pub struct SimFaults {
     pub fail_sync_dir: FaultRule,
     /// EIO on creating, renaming and removing, without an effect.
     pub fail_entry: FaultRule,
+    /// EIO on listing a directory.
+    pub fail_list: FaultRule,
     /// [`DiskFile::read_at`](crate::DiskFile::read_at) returns a random part of what was asked for.
     pub short_read: FaultRule,
     /// [`DiskFile::read_cached_at`](crate::DiskFile::read_cached_at) would have to wait.
@@ -94,6 +96,7 @@ pub struct InjectedCounts {
     pub sync_errors: u64,
     pub sync_dir_errors: u64,
     pub entry_errors: u64,
+    pub list_errors: u64,
     pub short_reads: u64,
     pub cold_reads: u64,
     pub misdirected_writes: u64,
@@ -110,7 +113,7 @@ pub struct InjectedCounts {
 
 impl InjectedCounts {
     /// The counts with their names, for printing and adding up.
-    pub fn by_kind(&self) -> [(&'static str, u64); 17] {
+    pub fn by_kind(&self) -> [(&'static str, u64); 18] {
         [
             ("read errors", self.read_errors),
             ("write errors", self.write_errors),
@@ -118,6 +121,7 @@ impl InjectedCounts {
             ("sync errors", self.sync_errors),
             ("directory sync errors", self.sync_dir_errors),
             ("entry errors", self.entry_errors),
+            ("list errors", self.list_errors),
             ("short reads", self.short_reads),
             ("cold reads", self.cold_reads),
             ("misdirected writes", self.misdirected_writes),
@@ -161,7 +165,7 @@ impl IoCounts {
 pub(super) struct Faults {
     pub(super) rules: SimFaults,
     pub(super) counts: InjectedCounts,
-    calls: [u64; 9],
+    calls: [u64; 10],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -172,6 +176,7 @@ pub(super) enum Fault {
     Sync,
     SyncDir,
     Entry,
+    List,
     ShortRead,
     ColdRead,
     MisdirectedWrite,
@@ -196,6 +201,7 @@ impl Faults {
             Fault::Sync => (rules.fail_sync, &mut counts.sync_errors),
             Fault::SyncDir => (rules.fail_sync_dir, &mut counts.sync_dir_errors),
             Fault::Entry => (rules.fail_entry, &mut counts.entry_errors),
+            Fault::List => (rules.fail_list, &mut counts.list_errors),
             Fault::ShortRead => (rules.short_read, &mut counts.short_reads),
             Fault::ColdRead => (rules.cold_read, &mut counts.cold_reads),
             Fault::MisdirectedWrite => (rules.misdirect_write, &mut counts.misdirected_writes),
