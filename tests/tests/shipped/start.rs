@@ -7,5 +7,5 @@ async fn a_broker_that_is_killed_is_ready_again_soon_whatever_it_holds() {
     let figures = run(&Startup { sealed_bytes: 4 << 30, partitions: 40, messages: 20_000, rounds: 2 }).await;
     eprintln!("{figures}");
     // The machine may be busy with other tests.
-    assert!(figures.median().as_secs() < 5, "{figures}");
+    assert!(figures.median().as_secs() < 10, "{figures}");
 }

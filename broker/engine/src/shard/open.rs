@@ -336,7 +336,8 @@ fn open_epoch(
     now: Now,
 ) -> Result<CommitPath, DiskError> {
     let recycle = free.pop().map(|number| piece_path(&config.journal_dir, number));
-    let bytes = if recycle.is_some() { config.piece_bytes } else { first_piece_bytes(config.piece_bytes) };
+    // One that is used again keeps its length, if it has so much.
+    let bytes = first_piece_bytes(config.piece_bytes);
     let current = OpenPiece::prepare(&**disk, &config.journal_dir, piece, bytes, recycle.as_deref())?;
     let seq = CommitSeq(last_seq.0 + 1);
     let mut pieces = Pieces::new(current, full, free, seq);
