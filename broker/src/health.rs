@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dure_engine::{Finding, Shortage};
+use dure_engine::{Finding, Shortage, Unwritable};
 use tokio::sync::watch;
 
 /// Where the broker is in its life. It only ever moves forward.
@@ -25,6 +25,8 @@ pub struct HealthState {
     pub stopped: Vec<(u16, String)>,
     /// Shards that refuse what producers send, for lack of room on the disk. All else goes on.
     pub short: BTreeMap<u16, Shortage>,
+    /// Logs of shards that the disk refuses to write, so that producing to them is refused. All else goes on.
+    pub unwritable: BTreeMap<u16, Vec<Unwritable>>,
     /// Shards whose data is damaged, and how: found at the start and by the scrubber. The rest is served.
     pub damaged: BTreeMap<u16, Damaged>,
 }
@@ -46,8 +48,13 @@ pub(crate) struct Health {
 
 impl Health {
     pub(crate) fn starting() -> Health {
-        let (stopped, short, damaged) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-        let state = HealthState { phase: Phase::Starting, stopped, short, damaged };
+        let state = HealthState {
+            phase: Phase::Starting,
+            stopped: Vec::new(),
+            short: BTreeMap::new(),
+            unwritable: BTreeMap::new(),
+            damaged: BTreeMap::new(),
+        };
         Health { state: watch::Sender::new(state) }
     }
 
@@ -97,6 +104,29 @@ impl Health {
         self.state.send_modify(|state| match shortage {
             Some(shortage) => drop(state.short.insert(shard, shortage)),
             None => drop(state.short.remove(&shard)),
+        });
+    }
+
+    pub(crate) fn set_unwritable(&self, shard: u16, logs: Vec<Unwritable>) {
+        self.state.send_modify(|state| {
+            let before = state.unwritable.insert(shard, logs).unwrap_or_default();
+            let now = &state.unwritable[&shard];
+            let news = now.iter().filter(|log| before.iter().all(|known| known.partition != log.partition));
+            for Unwritable { partition, topic, from, what } in news {
+                tracing::error!(
+                    topic,
+                    partition = partition.partition.0,
+                    from = from.0,
+                    what,
+                    "the disk refuses to write a partition: what was acknowledged is kept in memory and in checkpoints, \
+                     and producing to it is refused until it can be written"
+                );
+            }
+            for log in before.iter().filter(|log| now.iter().all(|known| known.partition != log.partition)) {
+                let (topic, partition) = (&log.topic, log.partition.partition.0);
+                tracing::info!(topic, partition, "the partition can be written again, or is gone");
+            }
+            state.unwritable.retain(|_, logs| !logs.is_empty());
         });
     }
 

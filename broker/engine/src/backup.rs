@@ -13,7 +13,7 @@ use dure_proto::journal::Checkpoint;
 use dure_proto::{CommitSeq, Epoch, PartitionId, ShardId, TopicId, TopicPartition};
 
 use crate::checkpoint;
-use crate::log::{SegmentMeta, log_dir, segment_path};
+use crate::log::{SegmentMeta, log_dir, segment_path, written};
 use crate::shard::shard_dir;
 
 /// The epoch of what was restored lies at least this far above that of the backup: the original would have to be started
@@ -81,7 +81,7 @@ impl BackupContent {
             let partition =
                 TopicPartition { topic: TopicId(log.topic), partition: PartitionId(log.partition) };
             let dir = log_dir(shard_dir, partition);
-            segments.extend(log.segments.iter().map(|segment| BackupFile {
+            segments.extend(written(log).segments.iter().map(|segment| BackupFile {
                 path: segment_path(&dir, SegmentMeta::restore(segment).id()),
                 bytes: segment.bytes,
             }));

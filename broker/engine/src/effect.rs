@@ -8,6 +8,7 @@ use dure_proto::{GroupId, LeaseToken, Offset, TopicPartition, wire};
 use crate::catalogue::TopicTable;
 use crate::finding::Finding;
 use crate::job::{DiskJob, JobDone};
+use crate::letter::LetterError;
 use crate::log::LogView;
 use crate::request::{ConnectionId, ReplyTo, Request, RequestError, Response, SubscriptionId};
 
@@ -39,7 +40,7 @@ pub struct Letter {
     /// Its offset.
     pub offset: Offset,
     /// A batch of that one record.
-    pub batch: Bytes,
+    pub batch: Result<Bytes, LetterError>,
 }
 
 /// Something that is to happen outside.
@@ -98,6 +99,8 @@ pub enum Effect {
     Scrubbed(Scrubbed),
     /// Producing is refused from now on, or (`None`) no longer.
     Shortage(Option<Shortage>),
+    /// All the logs that the disk refuses to write: sent whenever that changed. Producing to them is refused.
+    Unwritable(Vec<Unwritable>),
     /// The shard met an error that it cannot go on from; everything is refused from now on.
     Stopped(String),
 }
@@ -124,6 +127,19 @@ pub struct Shortage {
     pub reserve_bytes: u64,
     /// What could not be done for lack of room and is tried again until there is some; in words.
     pub waits: Vec<&'static str>,
+}
+
+/// A log that the disk refuses to write. What was acknowledged is kept elsewhere, and served; it is tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unwritable {
+    /// Which log.
+    pub partition: TopicPartition,
+    /// The name of its topic.
+    pub topic: String,
+    /// The first offset that is not in its segment.
+    pub from: Offset,
+    /// What the disk said.
+    pub what: String,
 }
 
 /// Messages leased.

@@ -3,6 +3,15 @@
 use bytes::Bytes;
 use dure_proto::{BatchBuilder, Compression, Record};
 
+/// Why there is no record for a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LetterError {
+    /// It is damaged and lost: the dead letter says so.
+    Damaged(String),
+    /// It cannot be read now. The message goes on dying, and its record is asked for again after a while.
+    Unread(String),
+}
+
 /// A batch of one record for the dead-letter log: the record as it was, or, if it cannot be read any more, a null
 /// value under a header that says why.
 #[must_use]

@@ -44,7 +44,7 @@ pub use effect::*;
 pub use finding::Finding;
 pub use inspect::{DumpError, DumpLine, KafkaDump, VerifyReport, dump, dump_kafka, rebuild_indexes, verify};
 pub use job::{DiskJob, JobDone, JobKind};
-pub use letter::letter_batch;
+pub use letter::{LetterError, letter_batch};
 pub use log::{Cursor, LogView, ReadError, ReadOutcome, Wait};
 #[cfg(feature = "mutants")]
 pub use mutant::{Mutant, activate};

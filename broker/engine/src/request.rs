@@ -396,6 +396,19 @@ pub enum RequestError {
         /// What is kept free.
         reserve_bytes: u64,
     },
+    /// The disk refuses to write this one log.
+    #[error(
+        "topic `{topic}` partition {partition} takes no messages, since the disk refuses to write it: {what}; mend the disk, \
+         and producing resumes by itself"
+    )]
+    Unwritable {
+        /// The topic's name.
+        topic: String,
+        /// Which partition of it.
+        partition: PartitionId,
+        /// What the disk said.
+        what: String,
+    },
     /// The shard met an error that it cannot go on from.
     #[error("shard stopped: {0}; see the broker's log, mend the disk, and start the broker again")]
     ShardStopped(String),
@@ -430,6 +443,7 @@ impl RequestError {
             RequestError::UnknownProducer(_) => ErrorCode::UnknownProducer,
             RequestError::Busy(_) => ErrorCode::Busy,
             RequestError::DiskFull { .. } => ErrorCode::DiskFull,
+            RequestError::Unwritable { .. } => ErrorCode::Unwritable,
             RequestError::ShardStopped(_) => ErrorCode::ShardStopped,
             RequestError::ShuttingDown => ErrorCode::ShuttingDown,
         }
@@ -440,9 +454,10 @@ impl RequestError {
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
-            RequestError::Busy(_) | RequestError::DiskFull { .. } | RequestError::ShuttingDown => {
-                Retry::Later
-            }
+            RequestError::Busy(_)
+            | RequestError::DiskFull { .. }
+            | RequestError::Unwritable { .. }
+            | RequestError::ShuttingDown => Retry::Later,
             RequestError::ShardStopped(_) => Retry::Unknown,
             _ => Retry::Never,
         }

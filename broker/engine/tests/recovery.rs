@@ -232,7 +232,7 @@ fn a_dead_letter_is_redriven_only_once_it_can_be_read() {
         _ => None,
     });
     let (group, source, offset) = fetch.expect("the record is wanted");
-    let batch = common::batch(&["a"]);
+    let batch = Ok(common::batch(&["a"]));
     driver.shard.handle(START, Input::Letter(Letter { group, source, offset, batch }));
     // Buried in a commit that is not durable yet.
     let redrive = wire::Redrive { topic: "photos".into(), group: "resize".into(), count_max: 0 };

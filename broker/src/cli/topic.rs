@@ -215,6 +215,14 @@ fn description(topic: &TopicDescription) -> String {
             )
             .expect("a string takes it");
         }
+        if let Some(why) = &partition.unwritable {
+            let number = partition.partition;
+            writeln!(
+                text,
+                "partition {number}: takes no messages, since the disk refuses to write it: {why}"
+            )
+            .expect("a string takes it");
+        }
         if partition.held_bytes > 0 {
             let (number, bytes) = (partition.partition, units::bytes(partition.held_bytes));
             let groups = partition.held_by.join(", ");

@@ -147,6 +147,9 @@ async fn append_disk(broker: &Arc<Broker>, text: &mut String) {
     let full = u64::from(!broker.health.now().short.is_empty());
     let help = "1 while producing is refused for lack of room on the disk.";
     family(text, "dure_disk_full", help, &[(String::new(), full)], |row| (&row.0, row.1));
+    let unwritable = broker.health.now().unwritable.values().map(Vec::len).sum::<usize>() as u64;
+    let help = "Partitions that take no messages, since the disk refuses to write them.";
+    family(text, "dure_partitions_unwritable", help, &[(String::new(), unwritable)], |row| (&row.0, row.1));
 }
 
 fn family<R>(text: &mut String, name: &str, help: &str, rows: &[R], value: impl Fn(&R) -> (&String, u64)) {

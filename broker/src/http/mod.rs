@@ -60,6 +60,9 @@ fn router(state: HttpState, hosts: Vec<String>) -> Router {
         .layer(middleware::from_fn_with_state(hosts, hosts::check))
 }
 
+/// Partitions that `/readyz` names; the log has them all.
+const UNWRITABLE_SHOWN_MAX: usize = 100;
+
 async fn livez() -> Json<serde_json::Value> {
     Json(json!({ "live": true }))
 }
@@ -79,13 +82,25 @@ async fn readyz(State(state): State<HttpState>) -> Response {
             "waiting_for_room": shortage.waits,
         })
     });
+    let unwritable =
+        health.unwritable.iter().flat_map(|(shard, logs)| logs.iter().map(move |log| (shard, log)));
+    let unwritable = unwritable.take(UNWRITABLE_SHOWN_MAX).map(|(shard, log)| {
+        json!({
+            "shard": shard,
+            "reason": "the disk refuses to write",
+            "topic": log.topic,
+            "partition": log.partition.partition.0,
+            "from_offset": log.from.0,
+            "error": log.what,
+        })
+    });
     let body = json!({
         "ready": health.is_ready(),
         "reasons": health.reasons(),
         "stopped_shards": stopped,
         "degraded": health.is_degraded(),
         "damage": health.damage(),
-        "producing_refused": refused.collect::<Vec<_>>(),
+        "producing_refused": refused.chain(unwritable).collect::<Vec<_>>(),
     });
     (code, Json(body)).into_response()
 }

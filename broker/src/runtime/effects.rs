@@ -94,6 +94,7 @@ impl Effects {
             }
             Effect::Scrubbed(scrubbed) => self.scrubbed(scrubbed),
             Effect::Shortage(shortage) => self.watched.health.set_shortage(self.shard.0, shortage),
+            Effect::Unwritable(logs) => self.watched.health.set_unwritable(self.shard.0, logs),
             Effect::Stopped(why) => self.watched.health.shard_stopped(self.shard.0, why),
             Effect::Job(_) | Effect::Publish(_) | Effect::Unpublish(_) | Effect::TopicsChanged(_) => {
                 unreachable!("carried out before anyone is told")

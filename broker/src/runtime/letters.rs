@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dure_engine::{Letter, letter_batch};
+use dure_engine::{Letter, LetterError, letter_batch};
 use dure_proto::{GroupId, Offset, TopicPartition};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -43,11 +43,15 @@ async fn fetch(request: LetterRequest, records: &RecordReader) -> Letter {
     let LetterRequest { group, source, offset, from } = request;
     let batch = match records.read(from.0, from.1).await {
         // One that was redriven and dies again comes from the dead-letter log itself.
-        Ok(stored) if from.0 != source => letter_batch(Ok(&stored.of_letter().into_letter())),
-        Ok(stored) => letter_batch(Ok(&stored.into_letter())),
+        Ok(stored) if from.0 != source => Ok(letter_batch(Ok(&stored.of_letter().into_letter()))),
+        Ok(stored) => Ok(letter_batch(Ok(&stored.into_letter()))),
+        Err(error) if error.is_final() => {
+            tracing::error!(%source, %offset, %error, "a dead letter's record is lost; the letter says so and is empty");
+            Err(LetterError::Damaged(error.to_string()))
+        }
         Err(error) => {
-            tracing::error!(%source, %offset, %error, "a dead letter's record cannot be read; its place is kept empty");
-            letter_batch(Err(&error.to_string()))
+            tracing::error!(%source, %offset, %error, "a dead letter's record cannot be read now; it is tried again");
+            Err(LetterError::Unread(error.to_string()))
         }
     };
     Letter { group, source, offset, batch }

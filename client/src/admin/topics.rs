@@ -254,6 +254,9 @@ pub struct PartitionDescription {
     pub held_since: Option<u64>,
     /// The groups that hold them.
     pub held_by: Vec<String>,
+    /// Why the disk refuses to write it, so that producing to it is refused; `None` as it should be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unwritable: Option<String>,
 }
 
 /// A place in a partition.
@@ -293,6 +296,7 @@ impl PartitionDescription {
             held_bytes: partition.held_bytes,
             held_since: partition.held_since_ms,
             held_by: partition.held_by,
+            unwritable: Some(partition.unwritable).filter(|why| !why.is_empty()),
         }
     }
 }

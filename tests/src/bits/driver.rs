@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dure_engine::{
-    ConnectionId, Cursor, DeliverTo, Effect, Input, LeaseGrant, Letter, LogView, Now, ReadOutcome,
-    RecoveryReport, ReplyTo, Request, RequestError, Response, Shard, ShardConfig, SimDisk, TopicTable, Wait,
-    letter_batch,
+    ConnectionId, Cursor, DeliverTo, Effect, Input, LeaseGrant, Letter, LetterError, LogView, Now,
+    ReadOutcome, RecoveryReport, ReplyTo, Request, RequestError, Response, Shard, ShardConfig, SimDisk,
+    TopicTable, Wait, letter_batch,
 };
 use dure_proto::{Offset, Records, ShardId, TopicPartition, split_entries};
 
@@ -78,25 +78,23 @@ impl Driver {
             Effect::Unpublish(partition) => _ = self.views.remove(&partition),
             Effect::TopicsChanged(table) => self.topics = table,
             Effect::FetchLetter { group, source, offset, from, .. } => {
-                let batch = self.letter(from.0, from.1);
+                let batch =
+                    self.letter(from.0, from.1).ok_or(LetterError::Damaged("its checksum is wrong".into()));
                 self.shard.handle(self.now, Input::Letter(Letter { group, source, offset, batch }));
             }
             Effect::EndSubscription { .. } | Effect::Assign { .. } => {}
-            Effect::Scrubbed(_) | Effect::Shortage(_) => {}
+            Effect::Scrubbed(_) | Effect::Shortage(_) | Effect::Unwritable(_) => {}
             Effect::Stopped(why) => return Err(Violation(format!("the shard stopped: {why}"))),
         }
         Ok(())
     }
 
-    fn letter(&self, partition: TopicPartition, offset: Offset) -> bytes::Bytes {
-        let read = || -> Option<bytes::Bytes> {
-            let read = self.views.get(&partition)?.read(&mut Cursor::at(offset), 1, Wait::MayWait).ok()?;
-            let ReadOutcome::Entries(entries) = read else { return None };
-            let (header, batch) = split_entries(entries).next()?.ok()?;
-            let records = Records::decode(&batch, &dure_proto::BatchLimits::stored()).ok()?;
-            Some(letter_batch(Ok(&records.get(offset.since(header.base_offset) as usize)?)))
-        };
-        read().unwrap_or_else(|| letter_batch(Err("it cannot be read")))
+    fn letter(&self, partition: TopicPartition, offset: Offset) -> Option<bytes::Bytes> {
+        let read = self.views.get(&partition)?.read(&mut Cursor::at(offset), 1, Wait::MayWait).ok()?;
+        let ReadOutcome::Entries(entries) = read else { return None };
+        let (header, batch) = split_entries(entries).next()?.ok()?;
+        let records = Records::decode(&batch, &dure_proto::BatchLimits::stored()).ok()?;
+        Some(letter_batch(Ok(&records.get(offset.since(header.base_offset) as usize)?)))
     }
 
     pub(super) fn ask(&mut self, request: Request) -> Result<Result<Response, RequestError>, Violation> {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dure_engine::{
-    ConnectionId, Cursor, Disk, Effect, Input, Letter, LogView, Now, OpenError, OpenMode, ReadOutcome,
-    RecoveryReport, ReplyTo, Request, Shard, ShardConfig, SimDisk, TopicTable, Wait, letter_batch,
-    rebuild_indexes, verify,
+    ConnectionId, Cursor, Disk, Effect, Input, Letter, LetterError, LogView, Now, OpenError, OpenMode,
+    ReadOutcome, RecoveryReport, ReplyTo, Request, Shard, ShardConfig, SimDisk, TopicTable, Wait,
+    letter_batch, rebuild_indexes, verify,
 };
 use dure_proto::{
     BatchLimits, ENTRY_HEADER_BYTES, EntryHeader, GroupId, Offset, Record, Records, ShardId, TopicPartition,
@@ -133,15 +133,16 @@ impl Running {
             | Effect::EndSubscription { .. }
             | Effect::Assign { .. }
             | Effect::Scrubbed(_)
-            | Effect::Shortage(_) => {}
+            | Effect::Shortage(_)
+            | Effect::Unwritable(_) => {}
         }
     }
 
     fn return_letter(&mut self, letter: (GroupId, TopicPartition, Offset, (TopicPartition, Offset))) {
         let (group, source, offset, from) = letter;
         let batch = match self.record(from.0, from.1) {
-            Some(record) => letter_batch(Ok(&record)),
-            None => letter_batch(Err("it cannot be read")),
+            Some(record) => Ok(letter_batch(Ok(&record))),
+            None => Err(LetterError::Damaged("its checksum is wrong".into())),
         };
         self.shard.handle(self.now, Input::Letter(Letter { group, source, offset, batch }));
     }

@@ -1,6 +1,6 @@
 //! What happens by itself: the disk works, time passes, records are read for the dead letters.
 
-use dure_engine::{DiskJob, Input, JobDone, Letter, Now, letter_batch};
+use dure_engine::{DiskJob, Input, JobDone, Letter, LetterError, Now, letter_batch};
 use dure_proto::Record;
 
 use super::Checked;
@@ -72,24 +72,17 @@ impl World {
         let LetterRequest { group, source, offset, from } = request;
         let value = match self.views.get(&from.0) {
             Some(view) if from.1 >= view.log_start => match read_value(view, from.1) {
-                // The same read may succeed later.
-                Ok(None) => {
-                    self.letters.push(request);
-                    return Ok(());
-                }
-                Ok(value) => value,
-                Err(_) if self.damaged => None,
+                Ok(None) => Err(LetterError::Unread("the disk said no".into())),
+                Ok(Some(value)) => Ok(value),
+                Err(_) if self.damaged => Err(LetterError::Damaged("its checksum is wrong".into())),
                 Err(violation) => return Err(violation),
             },
-            _ => None,
+            _ => Err(LetterError::Damaged("it is gone".into())),
         };
-        let batch = match value {
-            Some(value) => {
-                let (offset_delta, timestamp_ms, key, headers) = (0, 0, None, Vec::new());
-                letter_batch(Ok(&Record { offset_delta, timestamp_ms, key, value, headers }))
-            }
-            None => letter_batch(Err("it cannot be read")),
-        };
+        let batch = value.map(|value| {
+            let (offset_delta, timestamp_ms, key, headers) = (0, 0, None, Vec::new());
+            letter_batch(Ok(&Record { offset_delta, timestamp_ms, key, value, headers }))
+        });
         self.note(format_args!("letter {source} {offset}"));
         self.handle(Input::Letter(Letter { group, source, offset, batch }));
         Ok(())

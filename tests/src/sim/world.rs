@@ -263,6 +263,10 @@ impl World {
                 }
             }
             Effect::Shortage(shortage) => self.note(format_args!("shortage: {shortage:?}")),
+            Effect::Unwritable(logs) => {
+                self.note(format_args!("unwritable: {logs:?}"));
+                self.count("times that logs were found or no longer found unwritable");
+            }
             Effect::Stopped(why) => {
                 self.note(format_args!("stopped: {why}"));
                 ensure!(

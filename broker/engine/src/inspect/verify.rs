@@ -12,7 +12,7 @@ use crate::finding::Finding;
 use crate::journal::{COMMIT_BYTES_MAX, Journal, JournalEntry, ScanFrom, decode_body, scan};
 use crate::log::{
     IndexWriter, SEGMENT_HEADER_BYTES, SegmentId, SegmentIndex, SegmentMeta, index_path, is_header_of,
-    log_dir, segment_of, segment_path,
+    log_dir, segment_of, segment_path, written,
 };
 use crate::shard::{State, shard_dir};
 use crate::time::Now;
@@ -83,10 +83,14 @@ pub fn verify(disk: &dyn Disk, shard: ShardId, salt: u64) -> DiskResult<VerifyRe
             return Ok(report);
         }
     };
-    let synced: Vec<(TopicPartition, Vec<SegmentMeta>)> = state
-        .logs
+    // What is late is in the checkpoint itself, which was found to be whole.
+    let synced: Vec<(TopicPartition, Vec<SegmentMeta>)> = checkpoint
         .iter()
-        .map(|(partition, log)| (*partition, log.layout.segments().cloned().collect()))
+        .flat_map(|checkpoint| &checkpoint.logs)
+        .map(|log| {
+            let of = TopicPartition { topic: TopicId(log.topic), partition: PartitionId(log.partition) };
+            (of, written(log).segments.iter().map(SegmentMeta::restore).collect())
+        })
         .collect();
 
     let journal_dir = format!("{dir}/journal");

@@ -14,6 +14,7 @@ mod writer;
 
 pub(crate) use expiry::{Held, Judge};
 pub(crate) use index::{IndexEntry, IndexWriter, SegmentIndex, is_index_of};
+pub(crate) use late::{LateEntry, written};
 pub(crate) use layout::{LogLayout, Placement, SegmentMeta};
 pub(crate) use segment::segment_header;
 pub(crate) use segment::{

@@ -192,11 +192,9 @@ impl SegmentWriter {
         append_time_ms: u64,
     ) -> DiskResult<()> {
         self.data.write_all_at(position, entry)?;
-        match self.index.note(position, base, append_time_ms) {
-            // A hint that there is no room for is done without.
-            Err(error) if error.waits_for_room() => Ok(()),
-            noted => noted,
-        }
+        // A hint that cannot be written is done without; the next one comes in its place.
+        let _ = self.index.note(position, base, append_time_ms);
+        Ok(())
     }
 }
 

@@ -38,7 +38,7 @@ fn log(values: &[&[u8]]) -> (SimDisk, LogView, Vec<u64>) {
         let (header, bytes) = entry(base as u64, value);
         let placement = layout.append(&header, &config);
         positions.push(placement.position);
-        writer.write(placement, &header, &bytes).expect("written");
+        writer.write(placement, &header, &bytes);
     }
     disk.open(&path(), OpenMode::ReadWrite).and_then(|file| file.sync()).expect("synced");
     (disk, writer.view(), positions)
@@ -117,7 +117,7 @@ fn misplaced(entries: &[(u64, u64)]) -> (SimDisk, LogView) {
     for (base, before) in entries {
         let (header, bytes) = entry(*base, b"value");
         let placement = Placement { segment: Offset::ZERO, position: position + before };
-        writer.write(placement, &header, &bytes).expect("written");
+        writer.write(placement, &header, &bytes);
         position = placement.position + bytes.len() as u64;
     }
     (disk, writer.view())

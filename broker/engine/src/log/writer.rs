@@ -10,7 +10,7 @@ use super::late::{self, LateEntry};
 use super::layout::{LogLayout, Placement, SegmentMeta};
 use super::segment::{SegmentFiles, SegmentId, SegmentWriter, index_path, log_dir, segment_path};
 use super::view::{Cursor, LogView, SegmentView, Wait};
-use crate::disk::{DiskRef, DiskResult, FileRef};
+use crate::disk::{DiskError, DiskRef, DiskResult, FileRef};
 
 /// The files of one log. Runs behind the layout: it holds what is durable, the layout what is decided.
 pub(crate) struct LogWriter {
@@ -26,8 +26,8 @@ pub(crate) struct LogWriter {
     high_watermark: Offset,
     /// Ascending, behind everything in the segments.
     late: VecDeque<LateEntry>,
-    /// The first of them found no room when it was last tried.
-    lacks_room: bool,
+    /// Why the first of them could not be written when that was last tried; `None`: it was not tried yet.
+    late_for: Option<DiskError>,
     /// Files written and not synced since the last checkpoint.
     dirty: Vec<FileRef>,
     /// A directory entry was made since the last checkpoint.
@@ -61,7 +61,7 @@ impl LogWriter {
             log_start: layout.log_start(),
             high_watermark: layout.log_end(),
             late: VecDeque::new(),
-            lacks_room: false,
+            late_for: None,
             dirty: Vec::new(),
             dir_dirty: false,
             synced: layout.log_end(),
@@ -80,24 +80,18 @@ impl LogWriter {
         self.high_watermark
     }
 
-    /// Writes a durable entry where the layout placed it. Where there is no room for it, it is [`LogWriter::is_late`].
-    pub(crate) fn write(
-        &mut self,
-        placement: Placement,
-        header: &EntryHeader,
-        entry: &[u8],
-    ) -> DiskResult<()> {
-        if !self.lacks_room {
-            self.write_late(u64::MAX)?;
+    /// Writes a durable entry where the layout placed it. If the disk does not take it, it is late.
+    pub(crate) fn write(&mut self, placement: Placement, header: &EntryHeader, entry: &[u8]) {
+        if self.late_for.is_none() {
+            self.write_late(u64::MAX);
         }
         if self.late.is_empty() {
             match self.put(placement, header, entry) {
-                Err(error) if error.waits_for_room() => self.lacks_room = true,
-                other => return other,
+                Ok(()) => return,
+                Err(error) => self.late_for = Some(error),
             }
         }
         self.keep(placement, header, Bytes::copy_from_slice(entry));
-        Ok(())
     }
 
     /// Takes a durable entry behind everything else and leaves it late.
@@ -111,9 +105,14 @@ impl LogWriter {
         !self.late.is_empty()
     }
 
-    /// Whether that is for lack of room.
-    pub(crate) fn lacks_room(&self) -> bool {
-        self.lacks_room
+    /// Why something durable could not be written to its segment, if there is any.
+    pub(crate) fn late_for(&self) -> Option<&DiskError> {
+        self.late_for.as_ref().filter(|_| self.is_late())
+    }
+
+    /// What is durable and not in its segment.
+    pub(crate) fn late(&self) -> impl Iterator<Item = &LateEntry> {
+        self.late.iter()
     }
 
     /// How much is late.
@@ -121,26 +120,24 @@ impl LogWriter {
         self.late.iter().map(|entry| entry.bytes.len() as u64).sum()
     }
 
-    /// Writes what is late, until that was so much, as far as there is room now. Returns how much it was.
-    pub(crate) fn write_late(&mut self, bytes_max: u64) -> DiskResult<u64> {
+    /// Writes what is late, until that was so much, as far as the disk takes it now. Returns how much it was. A write
+    /// that failed may be tried again: nothing counts on it before a sync.
+    pub(crate) fn write_late(&mut self, bytes_max: u64) -> u64 {
         let high_watermark = self.high_watermark;
-        self.lacks_room = false;
+        self.late_for = None;
         let mut written = 0;
         while written < bytes_max
             && let Some(LateEntry { placement, header, bytes }) = self.late.front().cloned()
         {
-            match self.put(placement, &header, &bytes) {
-                Err(error) if error.waits_for_room() => {
-                    self.lacks_room = true;
-                    break;
-                }
-                other => other?,
+            if let Err(error) = self.put(placement, &header, &bytes) {
+                self.late_for = Some(error);
+                break;
             }
             written += bytes.len() as u64;
             self.late.pop_front();
         }
         self.high_watermark = high_watermark;
-        Ok(written)
+        written
     }
 
     fn put(&mut self, placement: Placement, header: &EntryHeader, entry: &[u8]) -> DiskResult<()> {
@@ -194,7 +191,7 @@ impl LogWriter {
             let id = SegmentId::appended(base);
             paths.extend([segment_path(&self.dir, id), index_path(&self.dir, id)]);
         }
-        self.lacks_room &= !self.late.is_empty();
+        self.late_for = self.late_for.take().filter(|_| !self.late.is_empty());
         self.segments.retain(|segment| !gone(segment));
         if self.active.as_ref().is_some_and(|active| dropped.contains(&active.base)) {
             self.active = None;
@@ -282,7 +279,7 @@ impl LogWriter {
             self.active = None;
         }
         let dir = std::mem::take(&mut self.dir_dirty).then(|| self.dir.clone());
-        self.syncing = self.high_watermark;
+        self.syncing = self.late.front().map_or(self.high_watermark, |late| late.header.base_offset);
         (std::mem::take(&mut self.dirty), dir)
     }
 }

@@ -64,6 +64,17 @@ impl LeaseTable {
         }
     }
 
+    /// Its record is damaged: its dead letter will say so, since it holds nothing else.
+    pub fn handle_letter_damaged(&mut self, offset: Offset, why: &str) {
+        if self.is_dying(offset) {
+            self.edit(offset, |message| {
+                let doom = message.dying.as_mut().expect("it is dying");
+                let reason = format!("{}; its record is damaged: {why}", doom.reason);
+                doom.reason = clip(&reason).to_owned();
+            });
+        }
+    }
+
     /// Settles a dying message whose record is appended to the dead-letter log at `letter`, in the same
     /// commit. `None` if it does not die any more.
     pub fn bury(&mut self, offset: Offset, letter: Offset, now: Now) -> Option<QueueEvent> {

@@ -21,13 +21,7 @@ const IDLE_FRACTION: u64 = 64;
 
 impl Shard {
     pub(super) fn handle_durable(&mut self, now: Now, seq: CommitSeq) {
-        let mut commits = self.commit_path.handle_written(seq).into_iter();
-        while let Some(commit) = commits.next() {
-            if let Err(why) = self.carry_out(commit) {
-                commits.flat_map(|commit| commit.steps).for_each(|step| self.commit_path.then(step));
-                return self.stop(why);
-            }
-        }
+        self.commit_path.handle_written(seq).into_iter().for_each(|commit| self.carry_out(commit));
         self.stamp_at_ms = self.commit_path.wants_stamp().then_some(now.mono_ms + super::STAMP_AFTER_MS);
         let worth_it =
             self.commit_path.bytes_since_checkpoint() >= self.config.checkpoint_bytes / IDLE_FRACTION;
@@ -62,7 +56,7 @@ impl Shard {
     /// Steps that no entry of a commit goes with.
     pub(super) fn carry_out_now(&mut self, steps: Vec<Step>) {
         let nothing_to_write = DurableCommit { steps, bytes: Default::default(), checkpoint: None };
-        self.carry_out(nothing_to_write).expect("entries go with a commit");
+        self.carry_out(nothing_to_write);
     }
 
     /// The last checkpoint of all comes behind whatever is still to be done.
@@ -81,28 +75,18 @@ impl Shard {
         possible && (grown || self.checkpoint.wanted)
     }
 
-    /// If it fails, what has not happened is left to [`Shard::stop`], which tells those who wait for it.
-    fn carry_out(&mut self, commit: DurableCommit) -> Result<(), String> {
+    fn carry_out(&mut self, commit: DurableCommit) {
         let mut touched: Vec<TopicPartition> = Vec::new();
         let mut answers: Vec<Effect> = Vec::new();
-        let mut steps = commit.steps.into_iter();
-        while let Some(step) = steps.next() {
+        for step in commit.steps {
             match step {
                 Step::Append { partition, placement, header, range } => {
                     let written = range.len() as u64;
                     // The topic may have been deleted in the same commit.
                     let Some(writer) = self.writers.get_mut(&partition) else { continue };
-                    if let Err(error) = writer.write(placement, &header, &commit.bytes[range]) {
-                        // What is durable in the journal is not lost; but nobody could read it.
-                        answers.into_iter().for_each(|effect| self.commit_path.then(Step::Effect(effect)));
-                        steps.for_each(|step| self.commit_path.then(step));
-                        return Err(format!("a segment of {partition} could not be written: {error}"));
-                    }
-                    let is_late = writer.is_late();
+                    writer.write(placement, &header, &commit.bytes[range]);
                     self.space.wrote(written);
-                    if is_late {
-                        self.note_late(partition);
-                    }
+                    self.note_late(partition);
                     touched.push(partition);
                 }
                 Step::OpenLog(partition) => {
@@ -137,7 +121,6 @@ impl Shard {
         if let Some(checkpoint) = commit.checkpoint {
             self.write_checkpoint(*checkpoint);
         }
-        Ok(())
     }
 
     fn publish(&mut self, mut touched: Vec<TopicPartition>) {
@@ -174,12 +157,13 @@ impl Shard {
         }
     }
 
-    fn write_checkpoint(&mut self, checkpoint: Checkpoint) {
+    fn write_checkpoint(&mut self, mut checkpoint: Checkpoint) {
         if self.is_late() {
             // It would let go of a journal that holds what is nowhere else.
             (self.checkpoint.running, self.checkpoint.wanted) = (false, !self.shutting_down);
             return;
         }
+        self.add_what_is_unwritten(&mut checkpoint);
         let (mut files, mut dirs) = (Vec::new(), std::collections::BTreeSet::new());
         for writer in self.writers.values_mut() {
             let (dirty, dir) = writer.take_dirty();

@@ -17,6 +17,7 @@ impl Shard {
             self.housekeeping_at_ms = now.mono_ms + self.config.housekeeping_ms;
             self.look_at_space();
             self.retry_for_room();
+            self.resume_letters(now);
             self.apply_retention(now);
             self.look_after_backup(now);
             self.begin_compaction(now);

@@ -10,6 +10,7 @@ mod compaction;
 mod durable;
 mod groups;
 mod housekeeping;
+mod letters;
 mod open;
 mod produce;
 mod queues;
@@ -24,6 +25,7 @@ mod tails;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod unwritable;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -51,6 +53,7 @@ pub(crate) use state::State;
 pub use state::default_queue_settings;
 pub(crate) use sweep::Sweep;
 use tails::Tails;
+use unwritable::UnwritableLogs;
 
 /// An empty commit follows this long after the last one, so that a later recovery knows that one to be durable.
 const STAMP_AFTER_MS: u64 = 20;
@@ -136,6 +139,7 @@ pub struct Shard {
     retention: RetentionClock,
     compaction: Compaction,
     space: Space,
+    unwritable: UnwritableLogs,
     checkpoint: Checkpointing,
     tails: Tails,
     backup: Option<backup::Backup>,
@@ -226,6 +230,7 @@ impl Shard {
         self.effects.extend(self.commit_path.wanted_piece().map(Effect::Job));
         self.scrub(now);
         self.tend_space();
+        self.tell_unwritable();
     }
 
     /// What is to happen outside, in order.

@@ -198,6 +198,7 @@ impl Shard {
         let mut shard = Shard {
             random: fastrand::Rng::with_seed(config.seed),
             tokens: TokenSource::new(if mutant::is(Mutant::TokensRepeat) { Epoch(1) } else { epoch }),
+            unwritable: Default::default(),
             space: Space::new(config.reserve_bytes, disk.available_bytes().ok()),
             disk,
             dir,

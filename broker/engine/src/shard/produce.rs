@@ -38,6 +38,7 @@ impl Shard {
         }
         // Not before: a batch that is in the log must not be called refused.
         self.check_room(produce.batch.len())?;
+        self.check_writable(partition)?;
         if produce.keyed
             && self.state.catalogue.table().by_id(partition.topic).is_some_and(|topic| !topic.keyed)
         {

@@ -14,7 +14,7 @@ use crate::queue_group::{Dispatch, LeaseTerms, ReadyMessages, Taker};
 use crate::request::{ConnectionId, ReplyTo, RequestError, SubscriptionId};
 use crate::time::Now;
 
-use super::settle::Rejects;
+use super::settle::{MessageKey, Rejects};
 
 /// Messages that one receive takes at most.
 const RECEIVE_COUNT_MAX: u32 = 10_000;
@@ -22,8 +22,6 @@ const RECEIVE_COUNT_MAX: u32 = 10_000;
 const RECEIVE_WAIT_MS_MAX: u64 = 3_600_000;
 /// The list of a subscription's leases is cleared of settled ones when it has grown to this.
 const HELD_PRUNE_MIN: usize = 1024;
-/// Records fetched for the dead letters at a time, per partition and turn; each that is buried brings the next turn.
-const LETTERS_PER_TURN: usize = 64;
 
 /// What the shard keeps of queue groups beside their state: of this run of the broker only.
 #[derive(Default)]
@@ -34,6 +32,8 @@ pub(super) struct QueueSide {
     timer_of: BTreeMap<QueueKey, u64>,
     subscriptions: BTreeMap<(ConnectionId, SubscriptionId), Held>,
     pub(super) rejects: Rejects,
+    /// Dying messages whose records are asked for again, and from when on.
+    pub(super) put_off: BTreeMap<MessageKey, u64>,
 }
 
 /// What a subscription was granted, so that what it had not started can go back when it ends.
@@ -333,34 +333,6 @@ impl Shard {
                 tables.get(partition.0 as usize).is_some_and(|table| table.is_leased_by(*offset, *token))
             });
             held.prune_at = HELD_PRUNE_MIN.max(held.leases.len() * 2);
-        }
-    }
-
-    /// Asks for the bytes of messages that are to die.
-    fn fetch_letters(&mut self, key: QueueKey) {
-        let Some(letters) = self.state.catalogue.dead_letter_log(key.0, key.1).map(|info| info.id) else {
-            return;
-        };
-        let dies = |table: &crate::LeaseTable| table.has_dying();
-        if !self.state.queue_topic(key.0, key.1).is_some_and(|topic| topic.tables.iter().any(dies))
-            || self.holds_letters()
-        {
-            return;
-        }
-        let Some(topic) = self.state.queue_topic(key.0, key.1) else { return };
-        for (p, table) in topic.tables.iter_mut().enumerate() {
-            let source = TopicPartition { topic: key.1, partition: PartitionId(p as u32) };
-            let dying = table.take_dying(LETTERS_PER_TURN);
-            self.effects.extend(dying.into_iter().map(|dying| Effect::FetchLetter {
-                group: key.0,
-                source,
-                offset: dying.offset,
-                reason: dying.reason,
-                from: match dying.letter {
-                    Some(letter) => (TopicPartition { topic: letters, ..source }, letter),
-                    None => (source, dying.offset),
-                },
-            }));
         }
     }
 

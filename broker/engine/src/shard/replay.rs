@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use dure_proto::journal::Checkpoint;
-use dure_proto::{BatchHeader, ENTRY_HEADER_BYTES, EntryHeader, TopicPartition};
+use dure_proto::{BatchHeader, ENTRY_HEADER_BYTES, EntryHeader, PartitionId, TopicId, TopicPartition};
 
 use super::commit_path::Step;
 use super::open::OpenError;
@@ -12,7 +12,7 @@ use super::state::State;
 use crate::disk::{DiskError, DiskRef, OpenMode};
 use crate::finding::Finding;
 use crate::journal::{JournalEntry, LiveCommit, decode_body};
-use crate::log::{LogLayout, LogWriter, SegmentId, log_dir, segment_path};
+use crate::log::{LateEntry, LogLayout, LogWriter, SegmentId, log_dir, segment_path, written};
 use crate::mutant::{self, Mutant};
 use crate::time::Now;
 
@@ -41,16 +41,24 @@ impl Replay {
             None => State::new(),
         };
         let (mut writers, mut short, mut unlisted) = (BTreeMap::new(), Vec::new(), Vec::new());
-        for (partition, log) in &state.logs {
-            match short_segments(&disk, dir, *partition, &log.layout) {
+        for log in checkpoint.iter().flat_map(|checkpoint| &checkpoint.logs) {
+            let of = TopicPartition { topic: TopicId(log.topic), partition: PartitionId(log.partition) };
+            let impossible =
+                |what| OpenError::Checkpoint { dir: dir.to_owned(), what: format!("{of}: {what}") };
+            let layout = LogLayout::restore(&written(log)).map_err(impossible)?;
+            match short_segments(&disk, dir, of, &layout) {
                 Ok(segments) => short.extend(segments),
                 // The others are served, and what can be read of this one is.
                 Err(error) => {
                     let what = error.to_string();
-                    unlisted.push(Finding::LogUnlisted { partition: *partition, what });
+                    unlisted.push(Finding::LogUnlisted { partition: of, what });
                 }
             }
-            writers.insert(*partition, LogWriter::restore(disk.clone(), dir, *partition, &log.layout));
+            let mut writer = LogWriter::restore(disk.clone(), dir, of, &layout);
+            for LateEntry { placement, header, bytes } in LateEntry::restore(log).map_err(impossible)? {
+                writer.keep(placement, &header, bytes);
+            }
+            writers.insert(of, writer);
         }
         Ok(Replay { disk, dir: dir.to_owned(), state, writers, short, unlisted })
     }
@@ -133,7 +141,7 @@ impl Replay {
                     if let Some(writer) = self.writers.get_mut(&partition) {
                         // What is replaced stands in a segment, and so does all before it. Where the disk takes none
                         // of that now, what was replaced is served, which says the same.
-                        let _ = writer.write_late(u64::MAX);
+                        writer.write_late(u64::MAX);
                         if !writer.is_late() {
                             writer.replace(&by);
                         }

@@ -1,12 +1,10 @@
-//! Settling messages of queue groups, and burying those that die.
+//! Settling messages of queue groups, and what is done with those that have died.
 
 use std::collections::BTreeMap;
 
-use dure_proto::{BatchHeader, GroupId, Offset, PartitionId, Receipt, TopicPartition, wire};
+use dure_proto::{GroupId, Offset, PartitionId, Receipt, TopicPartition, wire};
 
 use super::Shard;
-use crate::effect::Letter;
-use crate::mutant::{self, Mutant};
 use crate::queue_group::{SettleError, Settlement};
 use crate::request::{
     DeadLetterRef, ReplyTo, RequestError, Response, SETTLE_ITEMS_MAX, Settle, SettleItem, Settled,
@@ -17,7 +15,7 @@ use crate::time::Now;
 const DEAD_LETTERS_PER_PAGE: usize = 1000;
 
 /// A message, in a group.
-type MessageKey = (GroupId, TopicPartition, Offset);
+pub(super) type MessageKey = (GroupId, TopicPartition, Offset);
 
 /// Settle requests that wait for dead letters: a reject is done when its message is buried.
 #[derive(Default)]
@@ -48,7 +46,7 @@ impl Rejects {
     }
 
     /// What a message became. Returns the answers that are complete now.
-    fn resolve(
+    pub(super) fn resolve(
         &mut self,
         message: MessageKey,
         result: impl Fn(Offset) -> Result<Settled, RequestError>,
@@ -65,6 +63,17 @@ impl Rejects {
             }
         }
         complete
+    }
+
+    /// That one of them cannot be had for now. Returns the answers that are complete with it.
+    pub(super) fn put_off(&mut self, message: MessageKey, error: &RequestError) -> Vec<(ReplyTo, Response)> {
+        self.resolve(message, |_| Err(error.clone()))
+    }
+
+    /// Those of one partition that wait.
+    pub(super) fn of(&self, group: GroupId, source: TopicPartition) -> Vec<MessageKey> {
+        let all = (group, source, Offset::ZERO)..=(group, source, Offset::MAX);
+        self.waiting.range(all).map(|(message, _)| *message).collect()
     }
 
     pub(super) fn take_all(&mut self) -> Vec<ReplyTo> {
@@ -145,46 +154,6 @@ impl Shard {
     /// again afterwards.
     pub(super) fn give_up_rejects(&mut self) {
         for (reply_to, response) in self.queues.rejects.give_up(&RequestError::ShuttingDown) {
-            self.reply_durably(reply_to, response);
-        }
-    }
-
-    /// The bytes of a dying message are here: they go to the dead-letter log and the message is settled, in one
-    /// commit.
-    pub(super) fn bury_letter(&mut self, now: Now, letter: &Letter) {
-        if self.stopped.is_some() || self.shutting_down {
-            return;
-        }
-        self.commit_path.make_room();
-        let message = (letter.group, letter.source, letter.offset);
-        let log = self.state.catalogue.dead_letter_log(letter.group, letter.source.topic).map(|info| info.id);
-        let dies =
-            self.state.table(letter.group, letter.source).is_some_and(|table| table.is_dying(letter.offset));
-        let buried = match (log, BatchHeader::parse(&letter.batch)) {
-            (Some(topic), Ok(batch)) if dies => {
-                let kept_in = TopicPartition { topic, ..letter.source };
-                let offset = self.append(now, kept_in, &batch, &letter.batch);
-                if mutant::is(Mutant::DeadLetterInTwoCommits) {
-                    self.commit_path.make_room();
-                }
-                let table = self.state.table(letter.group, letter.source).expect("it dies there");
-                let died = table.bury(letter.offset, offset, now).expect("it dies");
-                self.commit_queue_events(letter.group, letter.source, vec![died]);
-                true
-            }
-            // Acknowledged, removed or revoked while its bytes were read.
-            _ => false,
-        };
-        let receipt = |offset| Receipt {
-            partition: letter.source.partition,
-            offset,
-            token: dure_proto::LeaseToken { epoch: dure_proto::Epoch(0), counter: 0 },
-        };
-        let result = |offset| match buried {
-            true => Ok(Settled { already: false }),
-            false => Err(RequestError::AlreadySettled(receipt(offset))),
-        };
-        for (reply_to, response) in self.queues.rejects.resolve(message, result) {
             self.reply_durably(reply_to, response);
         }
     }

@@ -4,7 +4,7 @@
 //! into the reserve. Producing is refused at its edge. What goes on lives on the reserve: journal pieces (checkpoints
 //! are made a piece apart then, so that four of them are enough), checkpoints, and dead letters down to three quarters
 //! of it. What finds no room all the same loses nothing: a job is run again, an entry that is durable in the journal
-//! is late for its segment.
+//! is late for its segment. One that is late because the disk refuses to write it is a case of its own: `unwritable`.
 
 use std::collections::BTreeSet;
 
@@ -42,7 +42,7 @@ pub(super) struct Space {
     /// Jobs that found no room.
     waiting: Vec<DiskJob>,
     /// Logs with entries that found none.
-    late: BTreeSet<TopicPartition>,
+    pub(super) late: BTreeSet<TopicPartition>,
     /// What the outside was last told.
     told: Option<Vec<&'static str>>,
 }
@@ -136,8 +136,8 @@ impl Shard {
         !self.space.late.is_empty() || !self.tails.is_empty()
     }
 
-    /// A durable entry found no room in its segment, or its log has some that did not.
-    pub(super) fn note_late(&mut self, partition: TopicPartition) {
+    /// A log has entries that found no room in their segments.
+    pub(super) fn lacks_room(&mut self, partition: TopicPartition) {
         self.space.late.insert(partition);
     }
 
@@ -190,16 +190,7 @@ impl Shard {
             }
             self.effects.push(Effect::Job(job));
         }
-        for partition in std::mem::take(&mut self.space.late) {
-            let Some(writer) = self.writers.get_mut(&partition) else { continue };
-            if let Err(error) = writer.write_late(u64::MAX) {
-                return self.stop(format!("a segment of {partition} could not be written: {error}"));
-            }
-            if writer.is_late() {
-                self.space.late.insert(partition);
-            }
-            self.effects.push(Effect::Publish(writer.view()));
-        }
+        self.write_what_is_late();
     }
 
     /// At the end of a turn: looks again if much was admitted, and says what changed.

@@ -41,16 +41,11 @@ impl Shard {
             let Some(partition) = self.tails.of.pop_first() else { return };
             // A topic that was deleted meanwhile has none.
             let Some(writer) = self.writers.get_mut(&partition) else { continue };
-            let written = match writer.write_late(bytes_left) {
-                Ok(written) => written,
-                Err(error) => {
-                    return self.stop(format!("a segment of {partition} could not be written: {error}"));
-                }
-            };
-            let (is_late, lacks_room) = (writer.is_late(), writer.lacks_room());
+            let written = writer.write_late(bytes_left);
+            let (is_late, failed) = (writer.is_late(), writer.late_for().is_some());
             self.effects.push(Effect::Publish(writer.view()));
             self.space.wrote(written);
-            if lacks_room {
+            if failed {
                 self.note_late(partition);
             } else if is_late {
                 self.tails.of.insert(partition);

@@ -23,6 +23,8 @@ pub struct Driver {
     pub scrubbed: Vec<Scrubbed>,
     /// What was last said of the room on the disk.
     pub shortage: Option<Shortage>,
+    /// The logs that the disk was last said to refuse.
+    pub unwritable: Vec<Unwritable>,
     correlation: u64,
 }
 
@@ -55,6 +57,7 @@ impl Driver {
             may_stop: false,
             scrubbed: Vec::new(),
             shortage: None,
+            unwritable: Vec::new(),
             correlation: 0,
         };
         driver.settle();
@@ -87,13 +90,12 @@ impl Driver {
             Effect::Unpublish(partition) => drop(self.views.remove(&partition)),
             Effect::TopicsChanged(table) => self.topics = table,
             Effect::FetchLetter { group, source, offset, from, .. } => {
-                let (_, records) = self.read_batch(from.0, from.1).expect("it is there");
-                let index = from.1.since(records.offset(0)) as usize;
-                let batch = letter_batch(Ok(&records.get(index).expect("a record")));
+                let batch = self.letter(from.0, from.1);
                 self.shard.handle(self.now, Input::Letter(Letter { group, source, offset, batch }));
             }
             Effect::Scrubbed(scrubbed) => self.scrubbed.push(scrubbed),
             Effect::Shortage(shortage) => self.shortage = shortage,
+            Effect::Unwritable(logs) => self.unwritable = logs,
             Effect::EndSubscription { .. } | Effect::Assign { .. } => {}
             Effect::Stopped(why) if self.may_stop => self.stopped = Some(why),
             Effect::Stopped(why) => panic!("stopped: {why}"),
@@ -145,6 +147,18 @@ impl Driver {
             ReadOutcome::AtEnd => None,
             other => panic!("{other:?}"),
         }
+    }
+
+    fn letter(&self, partition: TopicPartition, offset: Offset) -> Result<Bytes, LetterError> {
+        let entries = match self.views[&partition].read(&mut Cursor::at(offset), 1, Wait::MayWait) {
+            Ok(ReadOutcome::Entries(entries)) => entries,
+            Ok(other) => return Err(LetterError::Damaged(format!("{other:?}"))),
+            Err(error) => return Err(LetterError::Unread(error.to_string())),
+        };
+        let (_, batch) = dure_proto::split_entries(entries).next().expect("one").expect("valid");
+        let records = Records::decode(&batch, &Default::default()).expect("decodes");
+        let index = offset.since(records.offset(0)) as usize;
+        Ok(letter_batch(Ok(&records.get(index).expect("a record"))))
     }
 
     /// All values from an offset on.

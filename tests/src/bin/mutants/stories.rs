@@ -256,7 +256,7 @@ fn a_power_cut_finds_a_dead_letter_whole_or_not_at_all() {
     driver.produce(photos, &["a"]).expect("produced");
     let lease = driver.receive(TOPIC, GROUP, 1)[0];
     let (group, source, offset) = reject(&mut driver, &lease);
-    let batch = common::batch(&["a"]);
+    let batch = Ok(common::batch(&["a"]));
     driver.shard.handle(START, Input::Letter(Letter { group, source, offset, batch }));
     driver.shard.turn(START);
     for effect in driver.shard.take_effects() {
