@@ -27,6 +27,7 @@ pub(crate) struct Metrics {
     commits: Counter,
     commit_bytes: Counter,
     sync_seconds: Histogram,
+    pub(crate) compaction_failures: Counter,
     scrub_bytes: Counter,
     scrub_passes: Counter,
     scrub_pass_time: Gauge,
@@ -97,6 +98,7 @@ impl Metrics {
             commits: count("dure_commits_total"),
             commit_bytes: count("dure_commit_bytes_total"),
             sync_seconds: with_local_recorder(&recorder, || histogram!("dure_sync_seconds")),
+            compaction_failures: count("dure_compaction_failures_total"),
             scrub_bytes: count("dure_scrub_bytes_total"),
             scrub_passes: count("dure_scrub_passes_total"),
             scrub_pass_time: with_local_recorder(&recorder, || {
@@ -173,6 +175,7 @@ fn describe() {
     describe_counter!("dure_commits_total", "Commits written and synced.");
     describe_counter!("dure_commit_bytes_total", "Bytes of commits.");
     describe_histogram!("dure_sync_seconds", "Time to write and sync one commit.");
+    describe_counter!("dure_compaction_failures_total", "Passes of compaction that failed.");
     describe_counter!("dure_scrub_bytes_total", "Bytes of sealed segments that the scrubber has read.");
     describe_counter!(
         "dure_scrub_passes_total",

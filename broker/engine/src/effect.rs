@@ -101,6 +101,8 @@ pub enum Effect {
     Shortage(Option<Shortage>),
     /// All the logs that the disk refuses to write: sent whenever that changed. Producing to them is refused.
     Unwritable(Vec<Unwritable>),
+    /// A pass of compaction failed.
+    CompactionFailed(CompactionFailed),
     /// The shard met an error that it cannot go on from; everything is refused from now on.
     Stopped(String),
 }
@@ -127,6 +129,19 @@ pub struct Shortage {
     pub reserve_bytes: u64,
     /// What could not be done for lack of room and is tried again until there is some; in words.
     pub waits: Vec<&'static str>,
+}
+
+/// A pass of compaction that failed. Another one begins after a while; until one succeeds old messages stay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompactionFailed {
+    /// Through which log.
+    pub partition: TopicPartition,
+    /// The name of its topic.
+    pub topic: String,
+    /// Why.
+    pub what: String,
+    /// The pass before it failed, too.
+    pub again: bool,
 }
 
 /// A log that the disk refuses to write. What was acknowledged is kept elsewhere, and served; it is tried again.

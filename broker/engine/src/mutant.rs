@@ -91,6 +91,8 @@ mutants! {
         LeasesNotKept,
         /// committed offsets are missing in it
         OffsetsNotKept,
+        /// what is in no segment is missing in it
+        LateNotKept,
         /// the next number of a topic is missing in it
         TopicIdsReused,
     }
@@ -125,6 +127,8 @@ mutants! {
     "queue group" {
         /// a lease ends a millisecond early
         LeaseDeadlineOffByOne,
+        /// what came back is granted again before that is durable
+        RegrantBeforeDurable,
         /// tokens begin anew after a restart
         TokensRepeat,
         /// a grant is not journaled

@@ -499,7 +499,7 @@ impl World {
                 (MessageState::Delayed, Place::Delayed { due_mono, .. }) if due_mono <= now.mono_ms => {
                     message.place = Place::Ready;
                 }
-                (MessageState::Leased, Place::Leased { deadline, .. }) if deadline <= now.mono_ms => {
+                (MessageState::Leased, Place::Leased { deadline, .. }) if deadline < now.mono_ms => {
                     let due = returned.remove(&offset).expect("its lease is over");
                     assert_eq!(due, 0, "its worker is gone, and the lease was wait enough");
                     message.give_back(due, now);

@@ -239,3 +239,54 @@ fn a_dead_letter_is_redriven_only_once_it_can_be_read() {
     assert!(matches!(driver.ask(Request::Redrive(redrive.clone())), Ok(Response::Count(0))));
     assert!(matches!(driver.ask(Request::Redrive(redrive)), Ok(Response::Count(1))));
 }
+
+/// What the shard wants at once for this.
+fn effects_of(driver: &mut Driver, correlation: u64, request: Request) -> Vec<Effect> {
+    let reply_to = ReplyTo { connection: ConnectionId(1), correlation };
+    driver.shard.handle(driver.now, Input::Request { reply_to, request });
+    driver.shard.turn(driver.now);
+    driver.shard.take_effects()
+}
+
+fn attempts(effects: &[Effect]) -> Vec<u32> {
+    let delivered = effects.iter().filter_map(|effect| match effect {
+        Effect::Deliver(deliver) => Some(&deliver.leases),
+        _ => None,
+    });
+    delivered.flatten().map(|lease| lease.attempt).collect()
+}
+
+#[test]
+fn a_crash_repeats_one_attempt_number_of_a_message_and_not_two() {
+    let (_, disk) = simulated();
+    let mut driver = Driver::open(disk, START);
+    let photos = driver.topic("photos", 1);
+    driver.produce(photos, &["a"]).expect("produced");
+    driver.group_of("photos", "resize");
+    let receive =
+        wire::Receive { topic: "photos".into(), group: "resize".into(), count: 1, ..Default::default() };
+    let granted = effects_of(&mut driver, 1_000, Request::Receive(receive.clone()));
+    assert_eq!(attempts(&granted), [1], "a first delivery waits for no commit");
+    let lease = granted.iter().find_map(|effect| match effect {
+        Effect::Deliver(deliver) => Some(deliver.leases[0]),
+        _ => None,
+    });
+    let lease = lease.expect("it was delivered");
+    let receipt =
+        dure_proto::Receipt { partition: photos.partition, offset: lease.offset, token: lease.token };
+    let items = vec![SettleItem { receipt, action: SettleAction::Release { delay_ms: Some(0) } }];
+    let settle = Settle { topic: "photos".into(), group: "resize".into(), items };
+    let released = effects_of(&mut driver, 1_001, Request::Settle(settle));
+    let waiting =
+        effects_of(&mut driver, 1_002, Request::Receive(wire::Receive { wait_ms: 1_000, ..receive }));
+    assert_eq!((attempts(&released), attempts(&waiting)), (vec![], vec![]));
+    // The moment the release is durable.
+    for effect in granted.into_iter().chain(released).chain(waiting) {
+        if let Effect::Job(job) = effect {
+            let done = job.run(&*driver.disk);
+            driver.shard.handle(driver.now, Input::JobDone(done));
+        }
+    }
+    driver.shard.turn(driver.now);
+    assert_eq!(attempts(&driver.shard.take_effects()), [2]);
+}

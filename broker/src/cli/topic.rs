@@ -215,6 +215,11 @@ fn description(topic: &TopicDescription) -> String {
             )
             .expect("a string takes it");
         }
+        if let Some(why) = &partition.compaction_failed {
+            let number = partition.partition;
+            writeln!(text, "partition {number}: compaction failed, and is tried again: {why}")
+                .expect("a string takes it");
+        }
         if let Some(why) = &partition.unwritable {
             let number = partition.partition;
             writeln!(

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use dure_engine::{
-    ConnectionId, Deliver, DeliverTo, Effect, Request, RequestError, Response, Scrubbed, SubscriptionId,
-    TopicTable,
+    CompactionFailed, ConnectionId, Deliver, DeliverTo, Effect, Request, RequestError, Response, Scrubbed,
+    SubscriptionId, TopicTable,
 };
 use dure_proto::ShardId;
 use dure_proto::wire::envelope::Body;
@@ -94,6 +94,7 @@ impl Effects {
             }
             Effect::Scrubbed(scrubbed) => self.scrubbed(scrubbed),
             Effect::Shortage(shortage) => self.watched.health.set_shortage(self.shard.0, shortage),
+            Effect::CompactionFailed(failed) => self.compaction_failed(&failed),
             Effect::Unwritable(logs) => self.watched.health.set_unwritable(self.shard.0, logs),
             Effect::Stopped(why) => self.watched.health.shard_stopped(self.shard.0, why),
             Effect::Job(_) | Effect::Publish(_) | Effect::Unpublish(_) | Effect::TopicsChanged(_) => {
@@ -112,6 +113,21 @@ impl Effects {
         }
         if let Some(damage) = damage {
             health.scrubbed(shard.0, &damage);
+        }
+    }
+
+    fn compaction_failed(&self, failed: &CompactionFailed) {
+        self.watched.metrics.compaction_failures.increment(1);
+        let CompactionFailed { partition, topic, what, again } = failed;
+        // Once: it is tried again each minute, and `topic describe` shows it until it succeeds.
+        if !again {
+            let partition = partition.partition.0;
+            tracing::warn!(
+                topic,
+                partition,
+                what,
+                "a pass of compaction failed; it is tried again each minute"
+            );
         }
     }
 

@@ -254,6 +254,9 @@ pub struct PartitionDescription {
     pub held_since: Option<u64>,
     /// The groups that hold them.
     pub held_by: Vec<String>,
+    /// Why the last pass of compaction through it failed; `None` as it should be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compaction_failed: Option<String>,
     /// Why the disk refuses to write it, so that producing to it is refused; `None` as it should be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unwritable: Option<String>,
@@ -296,6 +299,7 @@ impl PartitionDescription {
             held_bytes: partition.held_bytes,
             held_since: partition.held_since_ms,
             held_by: partition.held_by,
+            compaction_failed: Some(partition.compaction_failed).filter(|why| !why.is_empty()),
             unwritable: Some(partition.unwritable).filter(|why| !why.is_empty()),
         }
     }

@@ -83,7 +83,10 @@ impl Driver {
                 self.shard.handle(self.now, Input::Letter(Letter { group, source, offset, batch }));
             }
             Effect::EndSubscription { .. } | Effect::Assign { .. } => {}
-            Effect::Scrubbed(_) | Effect::Shortage(_) | Effect::Unwritable(_) => {}
+            Effect::Scrubbed(_)
+            | Effect::Shortage(_)
+            | Effect::Unwritable(_)
+            | Effect::CompactionFailed(_) => {}
             Effect::Stopped(why) => return Err(Violation(format!("the shard stopped: {why}"))),
         }
         Ok(())

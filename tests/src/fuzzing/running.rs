@@ -134,7 +134,8 @@ impl Running {
             | Effect::Assign { .. }
             | Effect::Scrubbed(_)
             | Effect::Shortage(_)
-            | Effect::Unwritable(_) => {}
+            | Effect::Unwritable(_)
+            | Effect::CompactionFailed(_) => {}
         }
     }
 

@@ -263,6 +263,13 @@ impl World {
                 }
             }
             Effect::Shortage(shortage) => self.note(format_args!("shortage: {shortage:?}")),
+            Effect::CompactionFailed(failed) => {
+                self.note(format_args!("{failed:?}"));
+                ensure!(
+                    self.fault_armed || self.disk.is_off(),
+                    "compaction failed for no reason: {failed:?}"
+                );
+            }
             Effect::Unwritable(logs) => {
                 self.note(format_args!("unwritable: {logs:?}"));
                 self.count("times that logs were found or no longer found unwritable");

@@ -15,6 +15,29 @@ fn say(broker: &Broker, round: usize) {
     broker.dure("produce t --key-separator :").stdin(lines).ok();
 }
 
+#[test]
+fn a_key_is_deleted_from_the_command_line() {
+    let broker = Broker::start();
+    let settings = "compact-after=1s --config tombstone-retention=1s";
+    broker.dure(&format!("topic create t --cleanup compact --config {settings}")).ok();
+    broker.dure("produce t --key-separator :").stdin("a:1\nb:2\nc:3\n").ok();
+    broker.dure("produce t --key-separator : -Z").stdin("a:\nb:4\n").ok();
+    broker.dure("produce t --key c -Z").stdin("\n").ok();
+    let values: Vec<_> = broker.json_lines("consume t").into_iter().map(|m| m["value"].clone()).collect();
+    assert_eq!(values[3..], [json!(null), json!("4"), json!(null)]);
+    // First what they said goes, and after a while the tombstones.
+    eventually(LIMIT, "only b is left", || {
+        broker.dure("produce t --key other").stdin("keeps it going\n").ok();
+        let left = broker.json_lines("consume t");
+        (left.iter().all(|m| m["key"] != "a" && m["key"] != "c")).then_some(())
+    });
+    let b = broker.json_lines("consume t").into_iter().find(|m| m["key"] == "b").expect("it is there");
+    assert_eq!(b["value"], "4");
+    // Without the flag an empty message is an empty message.
+    broker.dure("produce t --key b").stdin("\n").ok();
+    assert_eq!(broker.json_lines("consume t").last().expect("one")["value"], "");
+}
+
 /// The newest of each key, and how many messages there are.
 fn newest(broker: &Broker) -> (BTreeMap<String, String>, usize) {
     let messages = broker.json_lines("consume t");

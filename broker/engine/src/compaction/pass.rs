@@ -8,7 +8,7 @@ use super::progress::Due;
 use super::rewrite::{Becomes, Rewriting, Rule};
 use super::{KeyMap, READ_BYTES, STEP_BYTES};
 use crate::disk::{Disk, DiskResult};
-use crate::log::{Cursor, LogView, ReadError, ReadOutcome, SegmentId, SegmentMeta, Wait};
+use crate::log::{Cursor, LogLayout, LogView, ReadError, ReadOutcome, SegmentId, SegmentMeta, Wait};
 
 /// What a pass is told.
 pub(crate) struct Task {
@@ -94,6 +94,14 @@ impl Pass {
 
     pub(crate) fn partition(&self) -> TopicPartition {
         self.task.partition
+    }
+
+    /// Whether all that it goes through is still there, be it in a segment that it has put in place.
+    pub(crate) fn goes_through(&self, layout: &LogLayout) -> bool {
+        let covered = |segment: &SegmentMeta| {
+            layout.segments().any(|there| there.base <= segment.base && segment.end <= there.end)
+        };
+        self.task.segments.iter().all(covered)
     }
 
     /// Read in the last step.

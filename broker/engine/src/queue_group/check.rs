@@ -15,7 +15,9 @@ impl LeaseTable {
         assert!(self.fresh <= self.high_watermark && self.fresh >= self.floor().min(self.fresh));
 
         let (mut ready, mut waiting, mut leased, mut dying, mut dying_new, mut redriven) = (0, 0, 0, 0, 0, 0);
+        let (mut held, mut numbered) = (0, 0);
         for (offset, message) in &self.messages {
+            numbered += usize::from(message.held > 0);
             assert!(*offset < self.high_watermark, "{offset} is beyond the high watermark");
             assert_eq!(
                 self.settled.contains(*offset),
@@ -29,6 +31,7 @@ impl LeaseTable {
                     assert!(self.ready_again.contains(offset));
                     assert!(message.attempts < self.settings.attempts_max, "{offset} has no attempts left");
                 }
+                Place::Held => held += 1,
                 Place::Waiting { due_mono_ms } => {
                     waiting += 1;
                     assert!(self.waits.contains(&(due_mono_ms, *offset)));
@@ -57,8 +60,14 @@ impl LeaseTable {
             "an index holds what is not there"
         );
         assert_eq!(
-            (dying, dying_new, redriven),
-            (self.dying_count, self.dying_new.len(), self.redriven_count)
+            (dying, dying_new, redriven, held, numbered),
+            (
+                self.dying_count,
+                self.dying_new.len(),
+                self.redriven_count,
+                self.held.ready_count,
+                self.held.messages.len()
+            )
         );
 
         for (offset, letter) in &self.dead {

@@ -14,6 +14,8 @@ pub(crate) struct Message {
     /// Set if it was redriven: its bytes lie in the dead-letter log, at this offset. Settled in the source.
     pub(crate) letter: Option<Offset>,
     pub(crate) phase: Phase,
+    /// It came back, and that is not durable yet: see `held`. Otherwise 0. Volatile.
+    pub(crate) held: u64,
     /// Set while it is on its way to the dead letters. Volatile, and never set for a lease that runs unless
     /// its holder rejected it.
     pub(crate) dying: Option<Box<Doom>>,
@@ -47,15 +49,24 @@ pub(crate) struct Doom {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     Ready,
-    Waiting { due_mono_ms: u64 },
-    Leased { deadline_mono_ms: u64 },
-    Dying { taken: bool },
+    /// Ready but for the commit in which it came back.
+    Held,
+    Waiting {
+        due_mono_ms: u64,
+    },
+    Leased {
+        deadline_mono_ms: u64,
+    },
+    Dying {
+        taken: bool,
+    },
 }
 
 impl Message {
     pub(crate) fn place(&self) -> Place {
         match (&self.dying, self.phase) {
             (Some(doom), _) => Place::Dying { taken: doom.taken },
+            (None, Phase::Ready) if self.held > 0 => Place::Held,
             (None, Phase::Ready) => Place::Ready,
             (None, Phase::Waiting { due_mono_ms, .. }) => Place::Waiting { due_mono_ms },
             (None, Phase::Leased { deadline_mono_ms, .. }) => Place::Leased { deadline_mono_ms },

@@ -9,6 +9,7 @@ mod apply;
 mod check;
 mod dispatcher;
 mod grant;
+mod held;
 mod letters;
 mod message;
 mod settings;

@@ -138,6 +138,7 @@ fn known_message(snapshot: &QueueMessageSnapshot, letter: Option<Offset>, now: N
         started: snapshot.started,
         letter,
         phase,
+        held: 0,
         dying: None,
     }
 }

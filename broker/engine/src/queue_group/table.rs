@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dure_proto::{LeaseToken, Offset};
 
+use super::held::Held;
 use super::message::{DeadLetter, Doom, Message, MessageState, Phase, Place};
 use super::settings::LeaseSettings;
 use super::settled_set::SettledSet;
@@ -42,6 +43,8 @@ pub struct LeaseTable {
     pub(crate) dying_count: u64,
     /// Those of the dying whose bytes nobody fetches yet.
     pub(crate) dying_new: BTreeSet<Offset>,
+    /// What is not granted before a commit is durable.
+    pub(crate) held: Held,
     pub(crate) arrived: u64,
     pub(crate) serviced: u64,
 }
@@ -86,6 +89,7 @@ impl LeaseTable {
             deadlines: BTreeSet::new(),
             dying_count: 0,
             dying_new: BTreeSet::new(),
+            held: Held::default(),
             arrived: 0,
             serviced: 0,
         }
@@ -143,7 +147,7 @@ impl LeaseTable {
     #[must_use]
     pub fn counts(&self) -> Counts {
         let in_log = self.high_watermark.since(self.floor()) - self.settled.above_count();
-        let delayed = self.waits.len() as u64;
+        let delayed = self.waits.len() as u64 + self.held.ready_count;
         let leased = self.deadlines.len() as u64 + self.dying_count;
         let ready = in_log + self.redriven_count - delayed - leased;
         Counts { ready, leased, delayed, dead: self.dead.len() as u64 }
@@ -152,6 +156,9 @@ impl LeaseTable {
     /// How many messages [`grant`](LeaseTable::grant) could give out now.
     #[must_use]
     pub fn grantable(&self) -> u64 {
+        if self.held.is_all() {
+            return 0;
+        }
         let room = self.settings.messages_max.saturating_sub(self.messages.len() + self.dead.len()) as u64;
         let again = self.ready_again.len() as u64;
         again + room.min(self.counts().ready - again)
@@ -181,7 +188,7 @@ impl LeaseTable {
     pub fn state(&self, offset: Offset) -> MessageState {
         match self.messages.get(&offset).map(Message::place) {
             Some(Place::Ready) => MessageState::Ready,
-            Some(Place::Waiting { .. }) => MessageState::Delayed,
+            Some(Place::Held | Place::Waiting { .. }) => MessageState::Delayed,
             Some(Place::Leased { .. }) => MessageState::Leased,
             Some(Place::Dying { .. }) => MessageState::Dying,
             None if self.dead.contains_key(&offset) => MessageState::Dead,
@@ -216,6 +223,7 @@ impl LeaseTable {
         }
         match message.place() {
             Place::Ready => drop(self.ready_again.insert(offset)),
+            Place::Held => self.held.ready_count += 1,
             Place::Waiting { due_mono_ms } => drop(self.waits.insert((due_mono_ms, offset))),
             Place::Leased { deadline_mono_ms } => drop(self.deadlines.insert((deadline_mono_ms, offset))),
             Place::Dying { taken } => {
@@ -224,6 +232,9 @@ impl LeaseTable {
                     self.dying_new.insert(offset);
                 }
             }
+        }
+        if message.held > 0 {
+            self.held.messages.insert((message.held, offset));
         }
         if let Some(letter) = message.letter {
             self.redriven_count += 1;
@@ -242,6 +253,10 @@ impl LeaseTable {
     fn unplace(&mut self, offset: Offset, message: &Message) {
         let found = match message.place() {
             Place::Ready => self.ready_again.remove(&offset),
+            Place::Held => {
+                self.held.ready_count -= 1;
+                true
+            }
             Place::Waiting { due_mono_ms } => self.waits.remove(&(due_mono_ms, offset)),
             Place::Leased { deadline_mono_ms } => self.deadlines.remove(&(deadline_mono_ms, offset)),
             Place::Dying { taken } => {
@@ -249,6 +264,7 @@ impl LeaseTable {
                 taken || self.dying_new.remove(&offset)
             }
         };
+        self.held.messages.remove(&(message.held, offset));
         assert!(found, "message {offset} was not where it belongs: {message:?}");
         if let Some(letter) = message.letter {
             self.redriven_count -= 1;

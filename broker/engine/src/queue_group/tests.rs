@@ -126,7 +126,7 @@ fn worker_that_crashes_with_sixteen_prefetched_burns_one_attempt() {
     story.table.release_unstarted(held, story.now, &mut story.journal);
     assert_eq!(story.counts(), (15, 1, 0, 0));
     assert!(story.grant(20, false).iter().all(|grant| grant.attempt == 1));
-    story.pass(29_999);
+    story.pass(30_000);
     assert_eq!(story.counts(), (0, 16, 0, 0));
     story.pass(1);
     assert_eq!(story.counts(), (16, 0, 0, 0), "all are back at once: their worker is gone");
@@ -139,7 +139,7 @@ fn worker_that_crashes_with_sixteen_prefetched_burns_one_attempt() {
 fn lease_that_ran_out_can_still_be_acked_until_it_is_granted_again() {
     let mut story = Story::with(2);
     let (slow, slower) = (story.receive(), story.receive());
-    story.pass(30_000);
+    story.pass(30_001);
     assert_eq!(story.counts(), (2, 0, 0, 0));
     assert_eq!(story.settle(slow, SettleAction::Ack), Ok(Settlement::Done));
     let anew = story.receive();
@@ -180,7 +180,7 @@ fn extend_keeps_a_slow_job_and_revives_a_lease_that_ran_out() {
         assert_eq!(story.settle(job, SettleAction::Extend { lease_ms: None }), Ok(Settlement::Done));
     }
     assert_eq!(story.counts(), (0, 1, 0, 0));
-    story.pass(30_000);
+    story.pass(30_001);
     assert_eq!(story.counts(), (1, 0, 0, 0));
     let hour = SettleAction::Extend { lease_ms: Some(3_600_000) };
     assert_eq!(story.settle(job, hour), Ok(Settlement::Done));
@@ -254,7 +254,7 @@ fn worker_that_outlives_its_last_lease_can_still_win() {
     let settings = LeaseSettings { attempts_max: 1, ..LeaseSettings::default() };
     let mut story = Story::with_settings(2, settings);
     let (extends, acks) = (story.receive(), story.receive());
-    story.pass(30_000);
+    story.pass(30_001);
     assert_eq!(story.table.take_dying(9).len(), 2, "their bytes are being fetched");
     assert_eq!(story.settle(acks, SettleAction::Ack), Ok(Settlement::Done));
     assert_eq!(story.settle(extends, SettleAction::Extend { lease_ms: None }), Ok(Settlement::Done));
@@ -263,7 +263,7 @@ fn worker_that_outlives_its_last_lease_can_still_win() {
         assert_eq!(story.table.bury(job.offset, Offset(0), story.now), None);
     }
     assert_eq!(story.counts(), (0, 1, 0, 0));
-    story.pass(30_000);
+    story.pass(30_001);
     assert_eq!(story.bury_all(0).len(), 1, "it dies when that lease is over too");
 }
 
@@ -307,7 +307,7 @@ fn a_lease_goes_on_for_a_full_term_after_a_restart_and_its_token_works() {
     assert_eq!(story.settle(third, SettleAction::Ack), Ok(Settlement::Done));
     story.pass(29_000);
     story.crash(100_000);
-    story.pass(29_999);
+    story.pass(30_000);
     assert_eq!(story.counts(), (0, 2, 0, 0));
     assert_eq!(story.settle(first, SettleAction::Ack), Ok(Settlement::Done));
     story.pass(1);
@@ -567,4 +567,46 @@ fn events_whose_past_is_lost_are_named_and_change_nothing() {
     }
     story.table.check();
     assert_eq!(story.table.snapshot(OF), before);
+}
+
+#[test]
+fn a_lease_ends_no_part_of_a_millisecond_early() {
+    let mut story = Story::with(1);
+    // The clock may have been a part of a millisecond behind when it was granted, and be right now.
+    story.receive();
+    story.pass(30_000);
+    assert_eq!(story.table.state(Offset(0)), MessageState::Leased);
+    assert_eq!(story.table.poll_timeout(), Some(story.now.mono_ms + 1));
+    story.pass(1);
+    assert_eq!(story.table.state(Offset(0)), MessageState::Ready);
+}
+
+#[test]
+fn what_came_back_is_not_granted_before_that_is_durable() {
+    let mut story = Story::with(3);
+    let first = story.receive();
+    let second = story.receive();
+    story.journal.clear();
+    story.settle(first, SettleAction::Release { delay_ms: Some(0) }).expect("released");
+    let held = story.table.hold_back(&story.journal).expect("it came back");
+    assert_eq!((story.table.state(Offset(0)), story.table.grantable()), (MessageState::Delayed, 1));
+    assert_eq!(story.receive().offset, Offset(2), "a first delivery waits for nothing");
+    // Its holder goes on after all, and gives it back once more: what counts is the last time.
+    story.settle(first, SettleAction::Extend { lease_ms: None }).expect("extended");
+    story.journal.clear();
+    story.settle(first, SettleAction::Release { delay_ms: Some(0) }).expect("released");
+    let held_again = story.table.hold_back(&story.journal).expect("it came back");
+    story.table.release_held(held);
+    assert_eq!(story.table.grantable(), 0);
+    story.table.release_held(held_again);
+    story.table.check();
+    assert_eq!(story.receive().offset, Offset(0));
+    // A seek holds everything.
+    story.journal.clear();
+    story.table.seek(Offset(0), story.now, &mut story.journal);
+    let sought = story.table.hold_back(&story.journal).expect("everything came back");
+    assert_eq!(story.table.grantable(), 0);
+    story.table.release_held(sought);
+    assert_eq!(story.table.grantable(), 3);
+    assert_eq!(story.settle(second, SettleAction::Ack), Err(SettleError::UnknownReceipt));
 }

@@ -15,11 +15,14 @@ impl LeaseTable {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
         let next = |index: &std::collections::BTreeSet<(u64, Offset)>| index.first().map(|(at, _)| *at);
-        next(&self.deadlines).into_iter().chain(next(&self.waits)).min()
+        next(&self.deadlines).map(|at| at + 1).into_iter().chain(next(&self.waits)).min()
     }
 
     /// Ends leases and waits that are over, at most [`TIMEOUTS_PER_TURN_MAX`] of each. A message whose lease ran out
     /// is back at once: its worker is gone and the lease was wait enough. It dies if a started attempt was the last.
+    ///
+    /// The clock has whole milliseconds: one that reads the deadline may be up to one short of it, and so may have been
+    /// the one by which it was set. A lease is over when it has passed, and never early.
     pub fn handle_timeout(&mut self, now: Now, events: &mut Vec<QueueEvent>) {
         for _ in 0..TIMEOUTS_PER_TURN_MAX {
             let Some((_, offset)) = self.waits.first().copied().filter(|(due, _)| *due <= now.mono_ms) else {
@@ -28,7 +31,7 @@ impl LeaseTable {
             self.edit(offset, |message| message.phase = Phase::Ready);
         }
         for _ in 0..TIMEOUTS_PER_TURN_MAX {
-            let over = self.deadlines.first().copied().filter(|(deadline, _)| *deadline <= now.mono_ms);
+            let over = self.deadlines.first().copied().filter(|(deadline, _)| *deadline < now.mono_ms);
             let Some((_, offset)) = over else { break };
             if self.messages[&offset].started {
                 self.give_back(offset, 0, "lease expired", now, events);

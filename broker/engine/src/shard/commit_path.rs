@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use dure_proto::journal::{Checkpoint, Event};
-use dure_proto::{CommitSeq, EntryHeader, Epoch, Offset, ShardId, TopicId, TopicPartition};
+use dure_proto::{CommitSeq, EntryHeader, Epoch, GroupId, Offset, ShardId, TopicId, TopicPartition};
 
 use crate::catalogue::TopicTable;
 use crate::effect::Effect;
@@ -34,6 +34,8 @@ pub(crate) enum Step {
     DropTopic { topic: TopicId, partitions: u32 },
     /// The published names and settings changed.
     TopicsChanged(Arc<TopicTable>),
+    /// What came back to a lease table may be granted again.
+    ReleaseHeld { group: GroupId, partition: TopicPartition, upto: u64 },
     /// Something goes out.
     Effect(Effect),
 }

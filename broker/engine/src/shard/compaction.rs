@@ -7,7 +7,7 @@ use dure_proto::{CommitSeq, Epoch, TopicPartition, wire};
 
 use super::Shard;
 use crate::compaction::{KeyMap, Pass, PassEnd, PassError, Stepped, Task};
-use crate::effect::Effect;
+use crate::effect::{CompactionFailed, Effect};
 use crate::job::{DiskJob, Job};
 use crate::log::{SegmentId, SegmentMeta, index_path, log_dir, segment_of, segment_path};
 use crate::time::Now;
@@ -26,11 +26,18 @@ pub(super) struct Compaction {
     begin_at_ms: u64,
     /// The log of the last pass; those behind it are looked at first.
     last: Option<TopicPartition>,
-    failed: BTreeMap<TopicPartition, u64>,
+    /// Logs whose last pass failed.
+    failed: BTreeMap<TopicPartition, FailedPass>,
     /// Files that were replaced, until a checkpoint covers the commit that did it: should that commit be damaged, they
     /// are what there is.
     retired: Vec<(CommitSeq, Vec<String>)>,
     retired_bytes: u64,
+}
+
+/// Why a pass failed, and when the next one may begin.
+struct FailedPass {
+    what: String,
+    until_ms: u64,
 }
 
 enum Running {
@@ -88,7 +95,7 @@ impl Shard {
         if !matches!(self.compaction.running, Running::No) {
             return;
         }
-        self.compaction.failed.retain(|_, until_ms| *until_ms > now.mono_ms);
+        self.compaction.failed.retain(|partition, _| self.state.logs.contains_key(partition));
         let begin =
             |last: Option<TopicPartition>| self.state.logs.keys().copied().filter(move |p| Some(*p) > last);
         let last = self.compaction.last;
@@ -122,8 +129,9 @@ impl Shard {
     /// A view that does not show yet what the last pass put in place would bring back what that one took.
     fn task(&self, now: Now, partition: TopicPartition) -> Option<Task> {
         let topic = self.state.catalogue.table().by_id(partition.topic)?;
-        if topic.config.cleanup() != wire::Cleanup::Compact || self.compaction.failed.contains_key(&partition)
-        {
+        let failed = self.compaction.failed.get(&partition);
+        let waits = failed.is_some_and(|failed| failed.until_ms > now.mono_ms);
+        if topic.config.cleanup() != wire::Cleanup::Compact || waits {
             return None;
         }
         let log = self.state.logs.get(&partition)?;
@@ -174,8 +182,11 @@ impl Shard {
             Ok(Stepped::More) => true,
             Ok(Stepped::Replace(by)) => self.put_in_place(now, partition, by),
             Ok(Stepped::Done(end)) => return self.pass_is_done(now, partition, end),
-            Err(_) => {
-                self.compaction.failed.insert(partition, now.mono_ms + RETRY_MS);
+            Err(error) => {
+                // Not if the rest of what it went through was purged, or the topic deleted.
+                if self.state.logs.get(&partition).is_some_and(|log| pass.goes_through(&log.layout)) {
+                    self.pass_failed(now, partition, error.to_string());
+                }
                 false
             }
         };
@@ -185,6 +196,20 @@ impl Shard {
             }
             false => self.give_up_pass(&pass),
         }
+    }
+
+    fn pass_failed(&mut self, now: Now, partition: TopicPartition, what: String) {
+        let failed = FailedPass { what: what.clone(), until_ms: now.mono_ms + RETRY_MS };
+        let again = self.compaction.failed.insert(partition, failed).is_some();
+        if let Some(topic) = self.state.catalogue.table().by_id(partition.topic) {
+            let topic = topic.name.clone();
+            self.effects.push(Effect::CompactionFailed(CompactionFailed { partition, topic, what, again }));
+        }
+    }
+
+    /// Why the last pass through a log failed, if it did.
+    pub(super) fn compaction_failure(&self, partition: TopicPartition) -> Option<&str> {
+        self.compaction.failed.get(&partition).map(|failed| &*failed.what)
     }
 
     /// Unless what it replaces is not all there any more.
@@ -205,6 +230,7 @@ impl Shard {
     }
 
     fn pass_is_done(&mut self, now: Now, partition: TopicPartition, end: PassEnd) {
+        self.compaction.failed.remove(&partition);
         let Some(log) = self.state.logs.get(&partition) else { return };
         let PassEnd { due, upto, tombstones } = end;
         let state = log.compaction.after(&due, upto, tombstones, self.retention.at(now)).snapshot();

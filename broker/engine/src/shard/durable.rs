@@ -111,6 +111,12 @@ impl Shard {
                 }
                 Step::DropTopic { topic, partitions } => self.drop_topic(topic, partitions),
                 Step::TopicsChanged(table) => self.effects.push(Effect::TopicsChanged(table)),
+                Step::ReleaseHeld { group, partition, upto } => {
+                    if let Some(table) = self.state.table(group, partition) {
+                        table.release_held(upto);
+                        self.queues.touch([(group, partition.topic)]);
+                    }
+                }
                 Step::Effect(effect) => answers.push(effect),
             }
         }

@@ -7,7 +7,7 @@ use dure_proto::journal::{QueueEvent, QueueEvents, event};
 use dure_proto::{GroupId, LeaseToken, Offset, PartitionId, TopicId, TopicPartition, wire};
 
 use super::state::GroupKind;
-use super::{QueueKey, QueueKeys, Shard};
+use super::{QueueKey, QueueKeys, Shard, Step};
 use crate::effect::{Deliver, DeliverTo, Effect, LeaseGrant};
 use crate::mutant::{self, Mutant};
 use crate::queue_group::{Dispatch, LeaseTerms, ReadyMessages, Taker};
@@ -345,6 +345,11 @@ impl Shard {
     ) {
         if events.is_empty() {
             return;
+        }
+        if !mutant::is(Mutant::RegrantBeforeDurable)
+            && let Some(upto) = self.state.table(group, partition).and_then(|table| table.hold_back(&events))
+        {
+            self.commit_path.then(Step::ReleaseHeld { group, partition, upto });
         }
         let events = QueueEvents {
             group: group.0,

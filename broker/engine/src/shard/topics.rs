@@ -130,6 +130,7 @@ impl Shard {
                 held_bytes: held.bytes,
                 held_since_ms: held.since_ms,
                 held_by,
+                compaction_failed: self.compaction_failure(partition).unwrap_or_default().to_owned(),
                 unwritable: self.unwritable_for(partition).unwrap_or_default().to_owned(),
             })
         });

@@ -13,6 +13,7 @@ use dure_proto::{PartitionId, TopicId, TopicPartition};
 use super::Shard;
 use crate::effect::{Effect, Unwritable};
 use crate::log::{LateEntry, LogWriter};
+use crate::mutant::{self, Mutant};
 use crate::request::RequestError;
 
 /// Which logs they are, and what the outside was last told of them.
@@ -65,7 +66,7 @@ impl Shard {
 
     /// A checkpoint holds what is in no segment yet.
     pub(super) fn add_what_is_unwritten(&self, checkpoint: &mut Checkpoint) {
-        for log in &mut checkpoint.logs {
+        for log in checkpoint.logs.iter_mut().filter(|_| !mutant::is(Mutant::LateNotKept)) {
             let partition =
                 TopicPartition { topic: TopicId(log.topic), partition: PartitionId(log.partition) };
             let late = self.writers.get(&partition).into_iter().flat_map(|writer| writer.late());

@@ -23,6 +23,7 @@ pub struct Driver {
     pub scrubbed: Vec<Scrubbed>,
     /// What was last said of the room on the disk.
     pub shortage: Option<Shortage>,
+    pub compaction_failures: Vec<CompactionFailed>,
     /// The logs that the disk was last said to refuse.
     pub unwritable: Vec<Unwritable>,
     correlation: u64,
@@ -57,6 +58,7 @@ impl Driver {
             may_stop: false,
             scrubbed: Vec::new(),
             shortage: None,
+            compaction_failures: Vec::new(),
             unwritable: Vec::new(),
             correlation: 0,
         };
@@ -95,6 +97,7 @@ impl Driver {
             }
             Effect::Scrubbed(scrubbed) => self.scrubbed.push(scrubbed),
             Effect::Shortage(shortage) => self.shortage = shortage,
+            Effect::CompactionFailed(failed) => self.compaction_failures.push(failed),
             Effect::Unwritable(logs) => self.unwritable = logs,
             Effect::EndSubscription { .. } | Effect::Assign { .. } => {}
             Effect::Stopped(why) if self.may_stop => self.stopped = Some(why),
@@ -188,6 +191,14 @@ impl Driver {
         self.settle();
         let at = self.deliveries.iter().position(|d| d.target == DeliverTo::Receive(self.correlation));
         self.deliveries.remove(at.expect("an answer")).leases
+    }
+
+    /// A queue group that works a topic.
+    pub fn group_of(&mut self, topic: &str, group: &str) {
+        let kind = dure_proto::wire::GroupKind::Queue as i32;
+        let (name, topics) = (group.into(), vec![topic.into()]);
+        let create = dure_proto::wire::CreateGroup { name, kind, topics, queue: None };
+        self.ask(Request::CreateGroup(create)).expect("created");
     }
 
     pub fn settle_one(

@@ -32,6 +32,7 @@ pub(super) struct Feed {
     pub(super) separator: Option<Vec<u8>>,
     pub(super) headers: Vec<(Bytes, Bytes)>,
     pub(super) partition: Option<u32>,
+    pub(super) empty_as_null: bool,
 }
 
 /// Nobody waits for acknowledgements any more.
@@ -105,7 +106,8 @@ impl Feed {
     }
 
     fn message(&self, key: Option<Bytes>, value: Bytes) -> Message {
-        let mut message = Message::new(value);
+        let is_null = value.is_empty() && self.empty_as_null;
+        let mut message = if is_null { Message::default() } else { Message::new(value) };
         if let Some(key) = key {
             message = message.key(key);
         }

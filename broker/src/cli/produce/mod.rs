@@ -35,6 +35,7 @@ const PIECES_MAX: usize = 1024;
 #[command(after_help = "Examples:\n  \
     echo hello | dure produce greetings\n  \
     printf 'user-7:login\\nuser-8:logout\\n' | dure produce events --key-separator : -o json\n  \
+    printf 'user-7:\\n' | dure produce profiles --key-separator : -Z     # deletes the key of a compacted topic\n  \
     dure produce photos --file cat.jpg --file dog.jpg --header type=image/jpeg")]
 pub(super) struct ProduceArgs {
     /// The topic; producing never creates one.
@@ -45,6 +46,9 @@ pub(super) struct ProduceArgs {
     /// Each line is KEY, this, VALUE; a line without it is an error.
     #[arg(long, value_name = "TEXT", conflicts_with = "file", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     key_separator: Option<String>,
+    /// Send an empty message as one without a value, a tombstone: in a compacted topic it deletes its key.
+    #[arg(short = 'Z', long)]
+    empty_as_null: bool,
     /// A header of every message; may be repeated.
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = args::pair)]
     headers: Vec<(String, String)>,
@@ -75,6 +79,7 @@ pub(super) async fn run(args: ProduceArgs) -> Outcome {
         separator: args.key_separator.map(String::into_bytes),
         headers: args.headers.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
         partition: args.partition,
+        empty_as_null: args.empty_as_null,
     };
     if args.file.is_empty() {
         tokio::spawn(feed.lines(input::read_stdin()));

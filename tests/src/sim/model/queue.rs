@@ -134,7 +134,7 @@ impl PartModel {
             attempt,
             commit: None,
             lease_ms,
-            exclusive_until: Some(mono_ms + lease_ms),
+            exclusive_until: Some(mono_ms + lease_ms + 1),
             started,
             valid: true,
             subscription,
@@ -169,7 +169,7 @@ impl PartModel {
                 grant.exclusive_until = grant.exclusive_until.filter(|until| *until > item.sent_mono_ms);
             }
             SettleAction::Extend { lease_ms: Some(lease_ms) } => {
-                let until = item.sent_mono_ms + lease_ms;
+                let until = item.sent_mono_ms + lease_ms + 1;
                 grant.lease_ms = grant.lease_ms.min(lease_ms);
                 grant.exclusive_until = grant.exclusive_until.map(|before| before.min(until));
             }
@@ -279,12 +279,12 @@ impl PartModel {
             if grant.commit.is_some_and(|commit| commit <= kept) {
                 // It goes on for a full term, unless it had run out.
                 let left = grant.exclusive_until.filter(|until| *until > before_ms);
-                grant.exclusive_until = left.map(|_| mono_ms + grant.lease_ms);
+                grant.exclusive_until = left.map(|_| mono_ms + grant.lease_ms + 1);
             } else {
-                // It never was, and those before it may never have been either.
+                // It never was, and its attempt comes again. Those before it were durable when it was given out.
                 grant.commit = Some(u64::MAX);
                 (grant.valid, grant.exclusive_until) = (false, None);
-                message.attempts = (0, message.attempts_ever);
+                message.attempts = (message.attempts.0.min(grant.attempt - 1), message.attempts_ever);
             }
         }
     }
