@@ -245,3 +245,56 @@ fn a_checkpoint_that_is_not_whole_is_not_restored() {
     });
     assert!(refused.expect("an end").contains("too often"));
 }
+
+#[test]
+fn a_backup_beside_a_disk_that_fills_up_is_given_up_and_its_files_make_room() {
+    const DISK_BYTES: u64 = 8 << 20;
+    let (sim, disk) = simulated();
+    sim.set_faults(SimFaults { capacity_bytes: Some(DISK_BYTES), ..SimFaults::default() });
+    let config = ShardConfig {
+        journal_piece_bytes: 128 << 10,
+        checkpoint_bytes: 512 << 10,
+        commit_bytes_soft: 16 << 10,
+        commit_bytes_max: 80 << 10,
+        reserve_bytes: 768 << 10,
+        ..config()
+    };
+    let mut driver = Driver::open_with(disk, START, config);
+    let (photos, maps) = (topic_of_small_segments(&mut driver, "photos"), driver.topic("maps", 1));
+    for n in 0..100 {
+        driver.produce(photos, &[&large(&n.to_string())]).expect("produced");
+    }
+    let plan = begin(&mut driver);
+    purge(&mut driver, "photos");
+    driver.advance(2_000);
+    assert!(segments_on(&sim) >= 100 && !plan.is_given_up(), "kept as long as there is room");
+    let full = (0..2_000).map(|_| driver.produce(maps, &[&large("m")])).find(Result::is_err);
+    assert!(matches!(full, Some(Err(RequestError::DiskFull { .. }))), "{full:?}");
+    driver.advance(2_000);
+    driver.advance(2_000);
+    assert!(plan.is_given_up());
+    assert_eq!(segments_on(&sim), 1, "nothing is left but the one that is in use");
+    assert_eq!((sim.injected().space_errors, &driver.shortage), (0, &None));
+    driver.produce(maps, &["resumed"]).expect("there is room again");
+    begin(&mut driver);
+}
+
+#[test]
+fn a_log_that_the_disk_refuses_to_write_is_whole_in_a_backup() {
+    let (sim, disk) = simulated();
+    let mut driver = Driver::open(disk.clone(), START);
+    let photos = topic_of_small_segments(&mut driver, "photos");
+    driver.produce(photos, &["a", "b"]).expect("produced");
+    let only_under = format!("shard-0000/log/{}", photos.topic);
+    sim.set_faults(SimFaults { only_under, fail_write: FaultRule::From(1), ..SimFaults::default() });
+    driver.produce(photos, &[&large("c")]).expect("the journal has it");
+    assert_eq!(driver.unwritable.len(), 1);
+    let plan = begin(&mut driver);
+    let files = read(&disk, &plan);
+    let (_, copy) = restore(&plan, &files);
+    assert!(verify(&*copy, ShardId(0), config().salt).expect("readable").is_ok());
+    let mut restored = Driver::open(copy.clone(), START);
+    assert_eq!((restored.report.findings.len(), restored.unwritable.len()), (0, 0));
+    assert_eq!(restored.read_all(photos, Offset(0)), ["a".to_owned(), "b".to_owned(), large("c")]);
+    assert_eq!(restored.produce(photos, &["d"]), Ok(Offset(3)));
+}

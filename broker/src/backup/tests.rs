@@ -1,6 +1,14 @@
 use std::io;
+use std::sync::Arc;
+
+use dure_engine::{
+    BackupPlan, ConnectionId, Effect, FaultRule, Input, Now, Produce, ReplyTo, Request, RequestError,
+    Response, Shard, ShardConfig, SimDisk, SimFaults,
+};
+use dure_proto::{BatchBuilder, Compression, PartitionId, ShardId, TopicId, TopicPartition, wire};
 
 use super::archive::{ArchiveError, ArchiveWriter, IDENTITY, Identity, Sink, VERSION, check, read};
+use super::write::{BackupError, write};
 use crate::data_dir::Format;
 
 fn identity(version: u32) -> Vec<u8> {
@@ -96,5 +104,95 @@ fn names_that_lead_elsewhere_are_refused() {
     ] {
         let refused = check(&archive(VERSION, &[(name, b"x")])[..]);
         assert!(matches!(refused, Err(ArchiveError::Damaged { .. })), "{name}: {refused:?}");
+    }
+}
+
+/// A shard with some messages, and what it names for a backup.
+fn plan(disk: &SimDisk) -> BackupPlan {
+    let now = Now { mono_ms: 0, wall_ms: 1_700_000_000_000 };
+    let config = ShardConfig { reserve_bytes: 0, ..ShardConfig::default() };
+    let (mut shard, _) = Shard::open(Arc::new(disk.clone()), ShardId(0), config, now).unwrap();
+    let mut ask = |request: Request| {
+        let reply_to = ReplyTo { connection: ConnectionId(1), correlation: 1 };
+        shard.handle(now, Input::Request { reply_to, request });
+        let mut answer: Option<Result<Response, RequestError>> = None;
+        loop {
+            shard.turn(now);
+            let effects = shard.take_effects();
+            if effects.is_empty() {
+                return answer.expect("answered").unwrap();
+            }
+            for effect in effects {
+                match effect {
+                    Effect::Job(job) => shard.handle(now, Input::JobDone(job.run(disk))),
+                    Effect::Reply { result, .. } => answer = Some(result),
+                    _ => {}
+                }
+            }
+        }
+    };
+    ask(Request::CreateTopic(wire::CreateTopic { name: "t".into(), partitions: 3, config: None }));
+    for partition in (0..3).map(PartitionId) {
+        let mut batch = BatchBuilder::new(Compression::None);
+        batch.push(None, Some(&[partition.0 as u8; 3_000]), &[], 0).unwrap();
+        let (batch, partition) = (batch.build(None), TopicPartition { topic: TopicId(1), partition });
+        let produce = Produce { partition, batch, keyed: false, all_keyed: false, record_bytes_max: 3_000 };
+        ask(Request::Produce(produce));
+    }
+    match ask(Request::BeginBackup) {
+        Response::Backup(plan) => plan,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn format() -> Format {
+    Format { format: 1, cluster: "c".repeat(32), salt: "0".repeat(16), shards: 1 }
+}
+
+#[test]
+fn a_read_that_fails_in_the_middle_ends_a_backup_with_the_name_of_the_file() {
+    let disk = SimDisk::new(0);
+    let plan = plan(&disk);
+    for nth in 1.. {
+        disk.set_faults(SimFaults { fail_read: FaultRule::Nth(nth), ..SimFaults::default() });
+        let mut out = Vec::new();
+        match write(&disk, &format(), 1, std::slice::from_ref(&plan), &mut out) {
+            Err(BackupError::Disk(error)) => {
+                assert!(plan.segments.iter().any(|segment| *segment.path == *error.path), "{error}");
+                assert!(check(&out[..]).is_err(), "what was written up to then is no archive");
+            }
+            Err(other) => panic!("{other}"),
+            Ok(written) => {
+                assert_eq!((check(&out[..]).is_ok(), written.short), (true, Vec::new()));
+                assert!(nth > 3, "every segment is read");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn an_archive_for_which_there_is_no_room_ends_in_an_error_and_is_none() {
+    struct Small(Vec<u8>, usize);
+    impl io::Write for Small {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let taken = bytes.len().min(self.1 - self.0.len());
+            self.0.extend_from_slice(&bytes[..taken]);
+            if taken == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(taken) }
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let disk = SimDisk::new(0);
+    let plan = plan(&disk);
+    let mut whole = Vec::new();
+    write(&disk, &format(), 1, std::slice::from_ref(&plan), &mut whole).unwrap();
+    for room in (0..whole.len()).step_by(511) {
+        let mut out = Small(Vec::new(), room);
+        let failed = write(&disk, &format(), 1, std::slice::from_ref(&plan), &mut out);
+        let Err(BackupError::Io(error)) = failed else { panic!("{failed:?} with {room} bytes") };
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert!(check(&out.0[..]).is_err());
     }
 }

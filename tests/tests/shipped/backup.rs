@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dure_client::{Client, Message};
-use dure_tests::harness::{Broker, Dure, eventually, eventually_async, http_get};
+use dure_tests::harness::{Broker, Dure, Exit, eventually, eventually_async, http_get, listing};
 use serde_json::Value;
 use tokio::task::{JoinSet, block_in_place};
 
@@ -301,7 +301,7 @@ fn a_file_that_cannot_be_read_ends_the_backup_and_is_named() {
 fn a_client_that_goes_away_makes_room_for_the_next_backup() {
     let broker = Broker::start();
     broker.dure("topic create t --segment-size 1MiB").ok();
-    broker.dure("bench produce t --messages 40000 --size 1000 -o json").run();
+    broker.dure("bench produce --topic t --messages 40000 --size 1000 -o json").ok();
     let archive = broker.home().join("backup.tar");
     for _ in 0..3 {
         let mut first = broker.dure("backup --to").arg(text(&archive)).spawn();
@@ -342,4 +342,35 @@ fn what_compaction_wrote_is_backed_up_and_no_damage_to_the_scrubber() {
     let restored = start_on_restored(&mut broker, &archive);
     assert_eq!(restored["findings"], Value::Array(Vec::new()));
     assert_eq!(broker.json_lines("consume t"), messages);
+}
+
+fn segments_on(broker: &Broker) -> usize {
+    let files = listing(&broker.data().join("shard-0000/log"));
+    files.keys().filter(|path| path.extension().is_some_and(|kind| kind == "log")).count()
+}
+
+#[test]
+fn a_client_that_takes_nothing_for_a_minute_loses_its_backup_and_nothing_is_kept_for_it() {
+    let broker = Broker::start();
+    broker.dure("topic create t --segment-size 1MiB").ok();
+    broker.dure("bench produce --topic t --messages 60000 --size 1000 -o json").ok();
+    let archive = broker.home().join("backup.tar");
+    let mut stalled = broker.dure("backup --to").arg(text(&archive)).spawn();
+    eventually(Duration::from_secs(10), "it has begun", || {
+        broker.home().join("backup.tar.partial").exists().then_some(())
+    });
+    stalled.pause();
+    broker.dure("topic purge t --yes").ok();
+    assert!(segments_on(&broker) > 50, "they are kept for the backup");
+    eventually(Duration::from_secs(90), "the backup is given up", || {
+        (segments_on(&broker) <= 1).then_some(())
+    });
+    broker.dure("produce t").stdin("after it\n").ok();
+    stalled.resume();
+    let exit = stalled.wait(Duration::from_secs(10));
+    assert_eq!(exit, Exit::Code(1));
+    let said = stalled.stderr();
+    assert!(said.contains("took nothing for 60 s"), "{said}");
+    assert!(!archive.exists() && !broker.home().join("backup.tar.partial").exists());
+    broker.dure("backup --to").arg(text(&archive)).ok();
 }

@@ -21,5 +21,6 @@ mod shutdown;
 mod start;
 mod streams;
 mod topics;
+mod unwritable;
 mod volume;
 mod work;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use dure_proto::{BatchLimits, Offset, Records};
 
-use super::entries::{Found, walk};
+use super::entries::{Found, Walk};
 use crate::checkpoint;
 use crate::disk::{Disk, DiskError};
 use crate::journal::{COMMIT_ALIGN, CommitHeader, JournalEntry, decode_body};
@@ -44,12 +44,14 @@ pub enum DumpError {
 pub fn dump(disk: &dyn Disk, path: &str, salt: u64, mut show: impl FnMut(DumpLine)) -> Result<(), DumpError> {
     let damaged = |what: &str| DumpError::Damaged { path: path.to_owned(), what: what.to_owned() };
     let (kind, number) = kind_of(path)?;
+    if kind == "log" {
+        return dump_segment(disk, path, &mut show);
+    }
     let bytes = Bytes::from(disk.read_past_cache(path)?);
     if bytes.is_empty() {
         return Err(damaged("it is empty"));
     }
     match kind {
-        "log" => dump_segment(&bytes, &mut show).map_err(damaged),
         "index" if !is_index_of(&bytes, Offset(number)) => {
             Err(damaged("it does not begin as an index of this segment does"))
         }
@@ -90,9 +92,10 @@ pub fn dump_kafka<E>(
     if kind_of(path)?.0 != "log" {
         return Err(damaged("only a segment (*.log) holds record batches that can be taken out"));
     }
-    let bytes = Bytes::from(disk.read_past_cache(path)?);
+    let mut walk = Walk::begin(disk, path, u64::MAX)?;
+    let file_header = walk.file_header()?;
     let mut dumped = KafkaDump::default();
-    for found in walk(&bytes) {
+    while let Some(found) = walk.next()? {
         match found {
             Found::Entry { header, batch, .. } => {
                 if let Err(error) = write(&batch) {
@@ -106,7 +109,7 @@ pub fn dump_kafka<E>(
             }
         }
     }
-    if dumped.batches == 0 && header_of(&bytes).is_none() {
+    if dumped.batches == 0 && header_of(&file_header).is_none() {
         return Err(damaged(NO_SEGMENT));
     }
     Ok(Ok(dumped))
@@ -133,15 +136,25 @@ fn line<const N: usize>(position: u64, kind: &'static str, fields: [(&'static st
     DumpLine { position, kind, fields: fields.into() }
 }
 
-fn dump_segment(bytes: &Bytes, show: &mut impl FnMut(DumpLine)) -> Result<(), &'static str> {
-    if header_of(bytes).is_none() {
-        if !walk(bytes).any(|found| matches!(found, Found::Entry { .. })) {
-            return Err(NO_SEGMENT);
+fn dump_segment(disk: &dyn Disk, path: &str, show: &mut impl FnMut(DumpLine)) -> Result<(), DumpError> {
+    let damaged = |what: &str| DumpError::Damaged { path: path.to_owned(), what: what.to_owned() };
+    let mut walk = Walk::begin(disk, path, u64::MAX)?;
+    if walk.bytes() == 0 {
+        return Err(damaged("it is empty"));
+    }
+    if header_of(&walk.file_header()?).is_none() {
+        let mut search = Walk::begin(disk, path, u64::MAX)?;
+        loop {
+            match search.next()? {
+                Some(Found::Entry { .. }) => break,
+                Some(Found::Damage { .. }) => {}
+                None => return Err(damaged(NO_SEGMENT)),
+            }
         }
         let what = "the header of the file is wrong".to_owned();
         show(line(0, "damage", [("bytes", SEGMENT_HEADER_BYTES.to_string()), ("what", what)]));
     }
-    for found in walk(bytes) {
+    while let Some(found) = walk.next()? {
         match found {
             Found::Damage { bytes, what } => {
                 show(line(

@@ -1,11 +1,11 @@
 //! Checks everything that a shard keeps: checkpoints, journal, segments, indexes. Reads only.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use dure_proto::{BatchHeader, CommitSeq, Offset, PartitionId, ShardId, TopicId, TopicPartition};
 
-use super::entries::{Found, walk};
+use super::entries::{Found, Walk};
 use crate::checkpoint::{self, Loaded};
 use crate::disk::{Disk, DiskError, DiskResult};
 use crate::finding::Finding;
@@ -176,22 +176,19 @@ fn verify_segment(
     report: &mut VerifyReport,
 ) -> DiskResult<()> {
     report.segments += 1;
-    let read = match disk.read_past_cache(&segment_path(log_dir, segment.id())) {
-        Err(error) if DiskError::is_not_found(&error) => Vec::new(),
-        other => other?,
+    let path = segment_path(log_dir, segment.id());
+    let mut walk = match Walk::begin(disk, &path, segment.bytes) {
+        Err(error) if DiskError::is_not_found(&error) => None,
+        other => Some(other?),
     };
-    if (read.len() as u64) < segment.bytes {
-        report.findings.push(Finding::SegmentShort {
-            partition,
-            base: segment.base,
-            bytes: read.len() as u64,
-            expected: segment.bytes,
-        });
+    let bytes = walk.as_ref().map_or(0, Walk::bytes);
+    if bytes < segment.bytes {
+        let (base, expected) = (segment.base, segment.bytes);
+        report.findings.push(Finding::SegmentShort { partition, base, bytes, expected });
     }
-    let mut bytes = Bytes::from(read);
-    bytes.truncate(segment.bytes as usize);
-    report.bytes += bytes.len() as u64;
-    if bytes.len() >= SEGMENT_HEADER_BYTES && !is_header_of(&bytes, partition, segment.id()) {
+    report.bytes += bytes;
+    let header = walk.as_mut().map_or(Ok(Bytes::new()), Walk::file_header)?;
+    if header.len() >= SEGMENT_HEADER_BYTES && !is_header_of(&header, partition, segment.id()) {
         let what = "the segment's header is damaged or another's".to_owned();
         report.findings.push(Finding::EntriesLost { partition, offsets: segment.base..segment.base, what });
     }
@@ -203,13 +200,13 @@ fn verify_segment(
             report.findings.push(Finding::EntriesLost { partition, offsets: expected..upto, what });
         }
     };
-    let mut positions = Vec::new();
-    for found in walk(&bytes) {
+    let mut index = IndexCheck::begin(disk, log_dir, segment.id());
+    while let Some(found) = walk.as_mut().map_or(Ok(None), Walk::next)? {
         match found {
             Found::Entry { position, header, batch } => {
                 lost(header.base_offset, expected, &mut damage);
                 expected = header.end_offset();
-                positions.push((position, header.base_offset));
+                index.meet(position, header.base_offset);
                 report.entries += 1;
                 let batch = BatchHeader::parse_stored(&batch).expect("it belongs to the entry");
                 report.records += u64::from(batch.record_count);
@@ -218,30 +215,54 @@ fn verify_segment(
         }
     }
     lost(segment.end, expected, &mut damage);
-    report.findings.extend(index_finding(disk, log_dir, segment.id(), &positions));
+    report.findings.extend(index.finding());
     Ok(())
 }
 
-/// An index that names a place where no entry begins.
-fn index_finding(
-    disk: &dyn Disk,
-    log_dir: &str,
-    id: SegmentId,
-    entries: &[(u64, Offset)],
-) -> Option<Finding> {
-    let path = index_path(log_dir, id);
-    let end = entries.last()?.0;
-    let index = SegmentIndex::read(disk, &path, id.base);
-    let wrong = index.entries().find_map(|entry| match entry {
-        None => Some("an entry's checksum is wrong".to_owned()),
-        Some(entry) if entry.position > end => None,
-        Some(entry) => {
-            let right = entries.binary_search(&(entry.position, entry.offset)).is_ok();
-            (!right).then(|| format!("no entry of offset {} begins at {}", entry.offset, entry.position))
+/// An index, compared with the entries of its segment as they come by.
+struct IndexCheck {
+    path: String,
+    is_empty: bool,
+    /// Of an entry of the index a checksum is wrong.
+    is_damaged: bool,
+    /// What it names and was not met yet, by position.
+    unmet: BTreeMap<u64, Offset>,
+    /// Where the last entry begins, once there was one.
+    last: Option<u64>,
+}
+
+impl IndexCheck {
+    fn begin(disk: &dyn Disk, log_dir: &str, id: SegmentId) -> IndexCheck {
+        let path = index_path(log_dir, id);
+        let index = SegmentIndex::read(disk, &path, id.base);
+        IndexCheck {
+            is_empty: index.entries().next().is_none(),
+            is_damaged: index.entries().any(|entry| entry.is_none()),
+            unmet: index.entries().flatten().map(|entry| (entry.position, entry.offset)).collect(),
+            path,
+            last: None,
         }
-    });
-    let missing = index.entries().next().is_none().then(|| "it is missing or another's".to_owned());
-    wrong.or(missing).map(|what| Finding::IndexDamaged { path, what })
+    }
+
+    fn meet(&mut self, position: u64, offset: Offset) {
+        self.last = Some(position);
+        if self.unmet.get(&position) == Some(&offset) {
+            self.unmet.remove(&position);
+        }
+    }
+
+    /// That it names a place where no entry begins, or is not there.
+    fn finding(self) -> Option<Finding> {
+        let end = self.last?;
+        let wrong = self.unmet.first_key_value().filter(|(position, _)| **position <= end);
+        let what = match wrong {
+            _ if self.is_empty => "it is missing or another's".to_owned(),
+            _ if self.is_damaged => "an entry's checksum is wrong".to_owned(),
+            Some((position, offset)) => format!("no entry of offset {offset} begins at {position}"),
+            None => return None,
+        };
+        Some(Finding::IndexDamaged { path: self.path, what })
+    }
 }
 
 /// Writes the index of every segment anew. Returns how many.
@@ -263,14 +284,15 @@ pub fn rebuild_indexes(disk: &dyn Disk, shard: ShardId) -> DiskResult<u64> {
 }
 
 fn rebuild_index(disk: &dyn Disk, log_dir: &str, id: SegmentId) -> DiskResult<()> {
-    let bytes = Bytes::from(disk.read_past_cache(&segment_path(log_dir, id))?);
+    let segment = segment_path(log_dir, id);
+    let mut walk = Walk::begin(disk, &segment, u64::MAX)?;
     let path = index_path(log_dir, id);
     match disk.remove(&path) {
         Err(error) if !error.is_not_found() => return Err(error),
         _ => {}
     }
     let mut index = IndexWriter::open(disk, &path, id.base, 0)?;
-    for found in walk(&bytes) {
+    while let Some(found) = walk.next()? {
         if let Found::Entry { position, header, .. } = found {
             index.note(position, header.base_offset, header.append_time_ms)?;
         }

@@ -33,7 +33,8 @@ impl LateEntry {
 
     /// What a checkpoint carries of a log; the error says what in it cannot be.
     pub(crate) fn restore(log: &LogSnapshot) -> Result<Vec<LateEntry>, String> {
-        let mut end = written(log).log_end;
+        // The log's start may have moved in between them.
+        let mut end = 0;
         let mut late = Vec::with_capacity(log.late.len());
         for LateEntrySnapshot { segment, position, entry } in &log.late {
             let header = EntryHeader::parse(entry).map_err(|error| format!("a late entry: {error}"))?;

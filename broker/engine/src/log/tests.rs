@@ -9,8 +9,8 @@ use dure_proto::{
 };
 
 use super::{
-    Cursor, LogLayout, LogView, LogWriter, Placement, ReadOutcome, SEGMENT_HEADER_BYTES, SegmentId, Wait,
-    log_dir, segment_path,
+    Cursor, LateEntry, LogLayout, LogView, LogWriter, Placement, ReadOutcome, SEGMENT_HEADER_BYTES,
+    SegmentId, Wait, log_dir, segment_path, written,
 };
 use crate::disk::{Disk, DiskRef, OpenMode, SimDisk};
 use crate::inspect::dump;
@@ -133,4 +133,38 @@ fn bytes_before_an_entry_hid_it() {
 fn offsets_that_come_again_were_served_again() {
     let (_disk, view) = misplaced(&[(0, 0), (1, 0), (0, 0), (1, 0), (2, 0)]);
     assert_eq!(read(&view), [("entry", 0, 1), ("entry", 1, 2), ("entry", 2, 3)]);
+}
+
+#[test]
+fn what_is_late_comes_back_from_a_checkpoint_and_what_has_no_place_does_not() {
+    let config = TopicConfig { segment_bytes: 1 << 20, ..TopicConfig::default() };
+    let mut layout = LogLayout::new();
+    let mut late = Vec::new();
+    for base in 0..3 {
+        let (header, bytes) = entry(base, b"value");
+        let placement = layout.append(&header, &config);
+        late.push(LateEntry { placement, header, bytes: bytes.into() }.snapshot());
+    }
+    let mut log = layout.snapshot(PARTITION);
+    log.late = late.split_off(1);
+    // The log's start may lie among them.
+    for log_start in [0, 1, 2] {
+        log.log_start = log_start;
+        let restored = LateEntry::restore(&log).expect("they have their places");
+        assert_eq!(restored.iter().map(|late| late.header.base_offset.0).collect::<Vec<_>>(), [1, 2]);
+        let on_disk = LogLayout::restore(&written(&log)).expect("it is sound");
+        let first = on_disk.segment(0);
+        assert_eq!((first.end, first.bytes), (Offset(1), restored[0].placement.position));
+    }
+    let changes: [fn(&mut dure_proto::journal::LateEntrySnapshot); 4] = [
+        |late| late.position = 0,
+        |late| late.position = u64::MAX,
+        |late| late.segment = 1,
+        |late| late.entry[70] ^= 1,
+    ];
+    for (nth, change) in changes.iter().enumerate() {
+        let mut log = log.clone();
+        change(&mut log.late[1]);
+        assert!(LateEntry::restore(&log).is_err(), "change {nth}");
+    }
 }

@@ -151,7 +151,8 @@ impl Replay {
                     self.writers.retain(|partition, _| partition.topic != topic);
                     let _ = self.disk.remove_dir_all(&format!("{}/log/{topic}", self.dir));
                 }
-                Step::Append { .. } | Step::TopicsChanged(_) | Step::ReleaseHeld { .. } | Step::Effect(_) => {}
+                Step::Append { .. } | Step::TopicsChanged(_) | Step::ReleaseHeld { .. } | Step::Effect(_) => {
+                }
             }
         }
         Ok(())

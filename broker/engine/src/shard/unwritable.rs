@@ -88,7 +88,7 @@ impl Shard {
             let topic = self.state.catalogue.table().by_id(partition.topic)?.name.clone();
             Some(Unwritable { partition: *partition, topic, from, what: what.clone() })
         };
-        let before = std::mem::replace(told, Vec::new());
+        let before = std::mem::take(told);
         *told = why.iter().filter_map(now).collect();
         if *told != before {
             self.effects.push(Effect::Unwritable(told.clone()));
