@@ -7,6 +7,7 @@
 //! recovery. `damage` ends some seeds with a write that goes astray. `exhaustive` visits every I/O boundary of the small
 //! `stories`.
 
+mod backup;
 mod check;
 mod compacted;
 mod damage;

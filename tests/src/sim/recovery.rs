@@ -13,6 +13,8 @@ use super::{Checked, Violation, ensure};
 
 /// Changes to the disk that an armed crash lets through.
 const CHANGES_MAX: u64 = 30;
+/// Where segments and their indexes lie, of all logs.
+const LOGS: &str = "shard-0000/log";
 /// What a small disk has left.
 const SPACE_BYTES_MAX: u64 = 256 << 10;
 /// Openings that may fail one after the other, since something is wrong with the disk in each.
@@ -282,19 +284,25 @@ fn faults_struck(before: InjectedCounts, after: InjectedCounts) -> bool {
     harmless(before) != harmless(after)
 }
 
-/// Readers get an error, or less than they asked for; what is written is none of it.
+/// Readers get an error, or less than they asked for; what is written is none of it. A log that cannot be written is the
+/// only one to suffer.
 fn stops_a_shard(faults: &SimFaults) -> bool {
-    let SimFaults { fail_read, short_read, cold_read, .. } = faults;
-    [fail_read, short_read, cold_read].into_iter().all(|rule| *rule == FaultRule::Never)
+    let SimFaults { only_under, fail_read, short_read, cold_read, .. } = faults;
+    only_under.is_empty()
+        && [fail_read, short_read, cold_read].into_iter().all(|rule| *rule == FaultRule::Never)
 }
 
-/// One failing call, within the next `calls_max` of its kind; or reads that are slow and short; or a disk that has
+/// One failing call, within the next `calls_max` of its kind; or logs that cannot be written; or reads that are slow and short; or a disk that has
 /// little room left.
 fn random_fault(rng: &mut fastrand::Rng, calls_max: u64, used_bytes: u64) -> SimFaults {
     let rule = FaultRule::Nth(rng.u64(1..=calls_max));
     let failed_sync = if rng.bool() { FailedSync::LosesAll } else { FailedSync::LosesSome };
     let none = SimFaults { failed_sync, ..SimFaults::default() };
-    match rng.u8(0..10) {
+    let of_logs = SimFaults { only_under: LOGS.to_owned(), ..SimFaults::default() };
+    let lasting = if rng.bool() { rule } else { FaultRule::From(rng.u64(1..=calls_max)) };
+    match rng.u8(0..16) {
+        10 | 11 => SimFaults { fail_write: lasting, ..of_logs },
+        12 => SimFaults { fail_entry: lasting, ..of_logs },
         6 => SimFaults { fail_read: rule, ..none },
         7 => SimFaults {
             short_read: FaultRule::PerMillion(300_000),

@@ -10,6 +10,7 @@ use dure_engine::{
 use dure_proto::{Epoch, GroupId, LeaseToken, Offset, TopicId, TopicPartition};
 use fastrand::Rng;
 
+use super::backup::Backup;
 use super::history::{History, Totals};
 use super::knobs::Knobs;
 use super::model::{Model, SubscriptionKey, read_value};
@@ -76,6 +77,7 @@ pub(crate) struct World {
     /// Of members that do not know their names yet.
     pub(crate) assignments: BTreeMap<(String, String), dure_proto::wire::Assignment>,
     answers: BTreeMap<u64, Response>,
+    pub(crate) backup: Option<Backup>,
     pub(crate) last_number: u64,
     /// A fault is armed or has struck.
     pub(crate) fault_armed: bool,
@@ -129,6 +131,7 @@ impl World {
             purged: Vec::new(),
             assignments: BTreeMap::new(),
             answers: BTreeMap::new(),
+            backup: None,
             last_number: 100,
             fault_armed: false,
             stopped: false,
@@ -469,6 +472,7 @@ impl World {
         self.purged.clear();
         self.assignments.clear();
         self.answers.clear();
+        self.backup = None;
         (self.fault_armed, self.may_stop, self.is_small) = (false, false, false);
         (self.stopped, self.armed_crash) = (false, None);
     }

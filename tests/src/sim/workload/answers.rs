@@ -29,6 +29,9 @@ impl World {
             self.note(format_args!("answer {} {text}", to.correlation));
         }
         if is_unknown(&answer) {
+            if matches!(op, Op::Backup) {
+                self.backup_named(None);
+            }
             self.count("answers lost to a stop");
             return Ok(());
         }
@@ -37,6 +40,10 @@ impl World {
                 Ok(response) => self.keep_answer(to, response),
                 Err(error) => return Err(Violation(format!("a question was refused: {error}"))),
             },
+            Op::Backup => self.backup_named(match answer {
+                Ok(Response::Backup(plan)) => Some(plan),
+                _ => None,
+            }),
             Op::Topic { name } => self.topic_answered(&name, &answer),
             Op::DeleteTopic { name } => self.topic_deleted(&name, &answer),
             Op::PurgeTopic { name } => self.topic_purged(name, &answer),

@@ -12,7 +12,7 @@ use super::model::SettledItem;
 use super::world::World;
 
 /// Kinds of client steps, in the order of `Knobs::weights`.
-pub(crate) const KINDS: usize = 16;
+pub(crate) const KINDS: usize = 17;
 /// Those without which nothing can be seen: create topics, produce, receive, create groups, settle.
 pub(crate) const ALWAYS: [usize; 5] = [0, 4, 6, 7, 8];
 
@@ -25,6 +25,7 @@ const STREAMS: [&str; 2] = ["readers", "mirror"];
 pub(crate) enum Op {
     /// Its answer is kept for whoever asked.
     Question,
+    Backup,
     Topic {
         name: String,
     },
@@ -114,6 +115,7 @@ impl World {
             13 => self.commit_offsets(),
             14 => self.close_connection(),
             15 => self.delete_group(),
+            16 => self.backup_step()?,
             _ => unreachable!("there are {KINDS} kinds"),
         }
         Ok(())
@@ -124,7 +126,7 @@ impl World {
         self.send_from(reply_to, request, op);
     }
 
-    fn send_from(&mut self, reply_to: dure_engine::ReplyTo, request: Request, op: Op) {
+    pub(crate) fn send_from(&mut self, reply_to: dure_engine::ReplyTo, request: Request, op: Op) {
         match &request {
             Request::Produce(produce) => {
                 let text = format!("{} {} bytes", produce.partition, produce.batch.len());
@@ -185,9 +187,10 @@ impl World {
         self.subscription_gone(|(connection, _)| connection == closed);
         self.subscriptions.retain(|(connection, _), _| *connection != closed);
         self.asked.retain(|to, op| {
-            let ends = matches!(op, Op::Receive { .. } | Op::Subscribe { .. } | Op::Join { .. });
+            let ends = matches!(op, Op::Receive { .. } | Op::Subscribe { .. } | Op::Join { .. } | Op::Backup);
             to.connection != closed || !ends
         });
+        self.backup_closed(closed);
         self.model.members.retain(|member| member.connection != closed);
         self.handle(Input::ConnectionClosed(closed));
     }
