@@ -55,7 +55,7 @@
 > redrive
     journal: redriven 0
     journal: redriven 2
-    ready 2, leased 0, delayed 0, dead 0; all below 3 is settled
+    ready 0, leased 0, delayed 2, dead 0; all below 3 is settled
 > bob receives 5
     bob has message 0, attempt 1, token 1-5
     bob has message 2, attempt 1, token 1-6

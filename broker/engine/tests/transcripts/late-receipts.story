@@ -8,14 +8,14 @@
     ready 1, leased 1, delayed 0, dead 0; all below 0 is settled
 > 31 seconds pass
     journal: returned 0
-    ready 2, leased 0, delayed 0, dead 0; all below 0 is settled
+    ready 1, leased 0, delayed 1, dead 0; all below 0 is settled
 > ann extends 0
     done
     journal: extended 0
     ready 1, leased 1, delayed 0, dead 0; all below 0 is settled
 > 31 seconds pass
     journal: returned 0
-    ready 2, leased 0, delayed 0, dead 0; all below 0 is settled
+    ready 1, leased 0, delayed 1, dead 0; all below 0 is settled
 > ann acks 0
     done
     journal: settled 1 from 0
@@ -35,7 +35,7 @@
     ready 0, leased 1, delayed 0, dead 0; all below 1 is settled
 > 31 seconds pass
     journal: returned 1
-    ready 1, leased 0, delayed 0, dead 0; all below 1 is settled
+    ready 0, leased 0, delayed 1, dead 0; all below 1 is settled
 > bob receives 1
     bob has message 1, attempt 2, token 1-3
     journal: leased 1 from 1 for 30 s, started

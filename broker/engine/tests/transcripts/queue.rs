@@ -21,6 +21,8 @@ pub(crate) struct Queue {
     /// The last receipt that a worker got of a message.
     receipts: BTreeMap<(String, u64), LeaseToken>,
     journal: Vec<QueueEvent>,
+    /// What came back by the last command is granted again once that is on disk.
+    held: Option<u64>,
     /// Events before the last command: what a crash leaves that loses its commit.
     durable: usize,
 }
@@ -44,6 +46,7 @@ impl Queue {
             letter_next: 0,
             receipts: BTreeMap::new(),
             journal: Vec::new(),
+            held: None,
             durable: 0,
         }
     }
@@ -104,6 +107,7 @@ impl Queue {
         }
         self.table.handle_high_watermark(self.end);
         self.table.recovered(self.now);
+        self.held = None;
         self.epoch += 1;
         self.tokens = TokenSource::new(Epoch(self.epoch));
     }
@@ -127,6 +131,8 @@ impl Teller for Queue {
         let words: Vec<&str> = command.split(' ').collect();
         let number = |word: &str| word.parse::<u64>().unwrap_or_else(|_| panic!("a number: {command}"));
         let before = self.journal.len();
+        // What the last command decided is on disk by now.
+        self.held.take().into_iter().for_each(|number| self.table.release_held(number));
         let events = match words[..] {
             [count, "messages", "arrive"] => {
                 self.end = self.end.plus(number(count));
@@ -178,6 +184,7 @@ impl Teller for Queue {
             _ => panic!("what is that: {command}"),
         };
         self.durable = before.min(self.journal.len());
+        self.held = self.table.hold_back(&events);
         told.extend(events.iter().map(|event| format!("journal: {}", described(event))));
         self.journal.extend(events);
         told.push(self.counts());

@@ -22,10 +22,10 @@
     done
     journal: settled 1 from 2
     ready 0, leased 2, delayed 0, dead 0; all below 0 is settled
-> 1 seconds pass
+> 2 seconds pass
     journal: returned 0
     journal: returned 1
-    ready 2, leased 0, delayed 0, dead 0; all below 0 is settled
+    ready 0, leased 0, delayed 2, dead 0; all below 0 is settled
 > bob receives 5
     bob has message 0, attempt 2, token 1-4
     bob has message 1, attempt 1, token 1-5
@@ -55,7 +55,7 @@
     ready 0, leased 2, delayed 0, dead 0; all below 3 is settled
 > ann disconnects
     journal: returned 4
-    ready 1, leased 1, delayed 0, dead 0; all below 3 is settled
+    ready 0, leased 1, delayed 1, dead 0; all below 3 is settled
 > bob receives 1
     bob has message 4, attempt 1, token 1-8
     journal: leased 1 from 4 for 30 s, started
