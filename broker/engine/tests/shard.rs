@@ -79,6 +79,50 @@ fn a_worker_takes_acks_rejects_and_releases() {
 }
 
 #[test]
+fn keys_are_kept_in_order_and_a_restart_looks_at_the_records_again() {
+    let (_dir, disk) = real();
+    let mut driver = Driver::open(disk.clone(), START);
+    let photos = driver.topic("photos", 1);
+    let queue = dure_proto::wire::QueueSettings {
+        ordering: dure_proto::wire::Ordering::Key as i32,
+        ..default_queue_settings()
+    };
+    let create = dure_proto::wire::CreateGroup {
+        name: "resize".into(),
+        kind: dure_proto::wire::GroupKind::Queue as i32,
+        topics: vec!["photos".into()],
+        queue: Some(queue),
+    };
+    driver.ask(Request::CreateGroup(create)).expect("created");
+    let mut builder = dure_proto::BatchBuilder::new(dure_proto::Compression::Lz4);
+    for key in ["a", "a", "b"] {
+        builder.push(Some(key.as_bytes()), Some(b"value"), &[], 0).expect("it fits");
+    }
+    let produce = Produce {
+        partition: photos,
+        batch: builder.build(None),
+        keyed: true,
+        all_keyed: false,
+        record_bytes_max: 6,
+    };
+    driver.ask(Request::Produce(produce)).expect("produced");
+    let offsets = |leases: &[LeaseGrant]| leases.iter().map(|lease| lease.offset.0).collect::<Vec<_>>();
+    let leases = driver.receive("photos", "resize", 9);
+    assert_eq!(
+        offsets(&leases),
+        [0, 2],
+        "a receive that does not wait waits until what is there was looked at"
+    );
+    assert!(driver.receive("photos", "resize", 9).is_empty());
+    drop(driver);
+
+    let mut driver = Driver::open(disk, START);
+    assert!(driver.receive("photos", "resize", 9).is_empty(), "the key is still taken");
+    driver.settle_one("photos", "resize", &leases[0], SettleAction::Ack).expect("acknowledged");
+    assert_eq!(offsets(&driver.receive("photos", "resize", 9)), [1]);
+}
+
+#[test]
 fn a_clean_shutdown_leaves_nothing_to_replay() {
     let (_dir, disk) = real();
     let mut driver = Driver::open(disk.clone(), START);

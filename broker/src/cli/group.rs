@@ -27,6 +27,7 @@ pub(super) enum GroupVerb {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     dure group create resize --topic photos --kind queue --lease 1m --max-attempts 3\n  \
+    dure group create billing --topic orders --kind queue --ordering key\n  \
     dure group create audit --topic photos --topic clicks --kind stream")]
 pub(super) struct CreateArgs {
     group: String,
@@ -80,7 +81,8 @@ struct QueueArgs {
     /// The first and the longest wait before a message is tried again [default: 1s..5m].
     #[arg(long, value_name = "FIRST..LONGEST", value_parser = args::backoff)]
     backoff: Option<(Duration, Duration)>,
-    /// With `key`, messages of one key are handed out one at a time, in order [default: none].
+    /// With `key`, messages of one key are handed out one at a time, in order; those without a key as they come. A
+    /// message that is tried again or waits holds back its key only [default: none].
     #[arg(long, value_name = "none|key", hide_possible_values = true)]
     ordering: Option<Order>,
     /// Dead letters are copied to this topic.

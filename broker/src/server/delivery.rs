@@ -165,7 +165,7 @@ impl Deliverer {
         let envelope_bytes = envelope_bytes(&stored);
         if envelope_bytes > JOBS_ENVELOPE_BYTES_MAX {
             let why = format!("its {} headers do not fit in a delivery", stored.record.headers.len());
-            return Err(Unreadable::Undecodable { partition, offset, why });
+            return Err(Unreadable::Undecodable { partition, offset, end: offset.plus(1), why });
         }
         Ok(ReadyJob { job, bytes: record_bytes(&stored.record), stored, envelope_bytes })
     }

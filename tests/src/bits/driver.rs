@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dure_engine::{
-    ConnectionId, Cursor, DeliverTo, Effect, Input, LeaseGrant, Letter, LogView, Now, ReadOutcome,
-    RecoveryReport, ReplyTo, Request, RequestError, Response, Shard, ShardConfig, SimDisk, TopicTable, Wait,
-    letter_batch,
+    ConnectionId, Cursor, DeliverTo, Effect, FoundRecords, Input, LeaseGrant, Letter, LogView, Now,
+    ReadOutcome, RecordTable, RecoveryReport, ReplyTo, Request, RequestError, Response, Shard, ShardConfig,
+    SimDisk, TopicTable, Wait, letter_batch,
 };
 use dure_proto::{Offset, Records, ShardId, TopicPartition, split_entries};
 
@@ -80,6 +80,10 @@ impl Driver {
             Effect::FetchLetter { group, source, offset, from, .. } => {
                 let batch = self.letter(from.0, from.1);
                 self.shard.handle(self.now, Input::Letter(Letter { group, source, offset, batch }));
+            }
+            Effect::FetchRecords { group, partition, from, .. } => {
+                let found = FoundRecords { group, partition, from, table: RecordTable::Failed };
+                self.shard.handle(self.now, Input::Records(found));
             }
             Effect::EndSubscription { .. } | Effect::Assign { .. } => {}
             Effect::Scrubbed(_) | Effect::Shortage(_) => {}

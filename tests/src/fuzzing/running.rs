@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dure_engine::{
-    ConnectionId, Cursor, Disk, Effect, Input, Letter, LogView, Now, OpenError, OpenMode, ReadOutcome,
-    RecoveryReport, ReplyTo, Request, Shard, ShardConfig, SimDisk, TopicTable, Wait, letter_batch,
-    rebuild_indexes, verify,
+    ConnectionId, Cursor, Disk, Effect, FoundRecords, Input, Letter, LogView, Now, OpenError, OpenMode,
+    ReadOutcome, RecordTable, RecoveryReport, ReplyTo, Request, Shard, ShardConfig, SimDisk, TopicTable,
+    Wait, letter_batch, rebuild_indexes, verify,
 };
 use dure_proto::{
     BatchLimits, ENTRY_HEADER_BYTES, EntryHeader, GroupId, Offset, Record, Records, ShardId, TopicPartition,
@@ -123,6 +123,10 @@ impl Running {
             Effect::TopicsChanged(topics) => self.topics = topics,
             Effect::FetchLetter { group, source, offset, from, .. } => {
                 self.letters.push((group, source, offset, from));
+            }
+            Effect::FetchRecords { group, partition, from, .. } => {
+                let found = FoundRecords { group, partition, from, table: RecordTable::Failed };
+                self.shard.handle(self.now, Input::Records(found));
             }
             Effect::Stopped(why) => {
                 assert!(!self.stopped, "stopped twice: {why}");

@@ -7,7 +7,7 @@ use dure_engine::{
     ConnectionId, Deliver, DeliverTo, DiskJob, DiskRef, Effect, Input, JobDone, LogView, Now, ReplyTo,
     Request, Response, Shard, SimDisk, TopicTable,
 };
-use dure_proto::{Epoch, GroupId, LeaseToken, Offset, TopicId, TopicPartition};
+use dure_proto::{Epoch, GroupId, KeySeed, LeaseToken, Offset, TopicId, TopicPartition, wire};
 use fastrand::Rng;
 
 use super::history::{History, Totals};
@@ -26,6 +26,15 @@ pub(crate) struct LetterRequest {
     pub(crate) source: TopicPartition,
     pub(crate) offset: Offset,
     pub(crate) from: (TopicPartition, Offset),
+}
+
+/// A record table that a queue group asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TableRequest {
+    pub(crate) group: GroupId,
+    pub(crate) partition: TopicPartition,
+    pub(crate) from: Offset,
+    pub(crate) seed: KeySeed,
 }
 
 /// A message that a worker has in hand.
@@ -57,6 +66,7 @@ pub(crate) struct World {
     /// Done, and the shard was not told yet; with the time at which the last call to the disk comes back.
     pub(crate) done: Vec<(u64, JobDone)>,
     pub(crate) letters: Vec<LetterRequest>,
+    pub(crate) tables: Vec<TableRequest>,
     pub(crate) views: BTreeMap<TopicPartition, LogView>,
     pub(crate) topics: Arc<TopicTable>,
     /// Dead-letter logs, with the topics that they are of.
@@ -74,7 +84,7 @@ pub(crate) struct World {
     /// Purges that were answered, likewise.
     pub(crate) purged: Vec<String>,
     /// Of members that do not know their names yet.
-    pub(crate) assignments: BTreeMap<(String, String), dure_proto::wire::Assignment>,
+    pub(crate) assignments: BTreeMap<(String, String), wire::Assignment>,
     answers: BTreeMap<u64, Response>,
     pub(crate) last_number: u64,
     /// A fault is armed or has struck.
@@ -116,6 +126,7 @@ impl World {
             jobs: Vec::new(),
             done: Vec::new(),
             letters: Vec::new(),
+            tables: Vec::new(),
             views: BTreeMap::new(),
             topics: Arc::default(),
             letters_of: BTreeMap::new(),
@@ -218,6 +229,8 @@ impl World {
                 self.tell_done(done);
             } else if !self.letters.is_empty() {
                 self.return_a_letter()?;
+            } else if !self.tables.is_empty() {
+                self.return_a_table()?;
             } else if self.is_idle {
                 return Ok(());
             }
@@ -263,6 +276,10 @@ impl World {
                 }
             }
             Effect::Shortage(shortage) => self.note(format_args!("shortage: {shortage:?}")),
+            Effect::FetchRecords { group, partition, from, seed } => {
+                self.note(format_args!("look at {partition} from {from} on"));
+                self.tables.push(TableRequest { group, partition, from, seed });
+            }
             Effect::Stopped(why) => {
                 self.note(format_args!("stopped: {why}"));
                 ensure!(
@@ -323,8 +340,12 @@ impl World {
             let model = self.model.groups.entry(group.clone()).or_default();
             let shape = model.shape.now.as_ref().and_then(|shape| shape.queue.as_ref());
             let attempts_max = shape.map_or(u32::MAX, |queue| queue.attempts_max);
+            let by_key = shape.is_some_and(|queue| queue.ordering() == wire::Ordering::Key && queue.hold);
             let part = model.parts.entry(lease.partition).or_default();
             part.granted(&lease, subscription, attempts_max, mono_ms)?;
+            if by_key && !self.is_purging(&topic) {
+                self.model.check_key_order(&group, lease.partition, lease.offset, mono_ms)?;
+            }
             self.grants_open.push((group.clone(), lease.partition, lease.offset, lease.token));
             self.held.push(Held {
                 group: group.clone(),
@@ -335,6 +356,12 @@ impl World {
             });
         }
         Ok(())
+    }
+
+    /// Messages go that nobody settled.
+    fn is_purging(&self, topic: &str) -> bool {
+        self.model.topics.get(topic).is_none_or(|topic| topic.purging)
+            || self.purged.iter().any(|name| name == topic)
     }
 
     /// What was leased can be read, and is what was produced.
@@ -448,6 +475,7 @@ impl World {
         self.jobs.clear();
         self.done.clear();
         self.letters.clear();
+        self.tables.clear();
         self.views.clear();
         self.letters_of.clear();
         self.asked.clear();

@@ -1,7 +1,7 @@
 //! The one function that changes what is durable, when it is decided and when it is replayed.
 
 use dure_proto::journal::{self, QueueEvent, queue_event::Event};
-use dure_proto::{Epoch, LeaseToken, Offset};
+use dure_proto::{Epoch, KeyHash, LeaseToken, Offset};
 
 use super::message::{DeadLetter, Phase};
 use super::settings::{RELEASE_DELAY_MS_MAX, TABLE_MESSAGES_MAX};
@@ -61,6 +61,7 @@ impl LeaseTable {
                 };
                 self.edit(Offset(redriven.offset), |message| {
                     message.letter = Some(dead.letter).filter(|_| !mutant::is(Mutant::RedriveForgetsLetter));
+                    message.key = dead.key;
                 });
                 Ok(())
             }
@@ -114,7 +115,9 @@ impl LeaseTable {
                 deadline_mono_ms: now.mono_ms.saturating_add(leased.lease_ms - early_ms),
                 lease_ms: leased.lease_ms,
             };
+            let key = leased.keys.get(nth as usize).copied().and_then(KeyHash::from_stored);
             self.edit(offset, |message| {
+                message.key = message.key.or(key);
                 message.token = Some(token);
                 message.started = leased.started;
                 let counts = leased.started && !mutant::is(Mutant::AttemptNotCounted);
@@ -132,12 +135,15 @@ impl LeaseTable {
     fn apply_settled(&mut self, from: Offset, to: Offset) {
         self.reach(to);
         let known: Vec<Offset> = self.messages.range(from..to).map(|(offset, _)| *offset).collect();
+        let mut left = Vec::new();
         for offset in known {
             let message = self.remove(offset).expect("it was just found");
             // What is not redriven is counted below, once for all.
             self.serviced += u64::from(message.letter.is_some());
+            left.extend(message.key);
         }
         self.serviced += self.settled.insert_range(from, to);
+        self.settle_in_window(from, to, left);
     }
 
     fn apply_died(&mut self, died: &journal::Died) -> Result<(), NotApplied> {
@@ -151,6 +157,7 @@ impl LeaseTable {
             letter: Offset(died.letter),
             attempts: died.attempts,
             reason: died.reason.clone(),
+            key: KeyHash::from_stored(died.key),
             dead_wall_ms: died.wall_ms,
         };
         self.dead.insert(offset, letter);
@@ -161,17 +168,21 @@ impl LeaseTable {
         self.reach(to);
         let all: Vec<Offset> = self.messages.keys().copied().collect();
         self.settled = SettledSet::new(to);
-        for offset in all {
-            let message = self.remove(offset).expect("it was just listed");
+        let removed =
+            all.into_iter().map(|offset| (offset, self.remove(offset).expect("it was just listed")));
+        let removed: Vec<_> = removed.collect();
+        self.window.iter_mut().for_each(|window| window.restart(to));
+        for (offset, message) in removed {
             if message.letter.is_some() && offset >= to {
-                self.edit(offset, |again| again.letter = message.letter);
                 self.settled.insert_range(offset, offset.plus(1));
+                self.edit(offset, |again| (again.letter, again.key) = (message.letter, message.key));
             }
         }
         for offset in self.dead.range(to..).map(|(offset, _)| *offset) {
             self.settled.insert_range(offset, offset.plus(1));
         }
         self.fresh = self.settled.floor();
+        self.advance_window(self.fresh);
     }
 
     /// An event about offsets below `end` shows that the log has them.

@@ -2,8 +2,8 @@
 
 use std::ops::Bound;
 
-use dure_proto::Offset;
 use dure_proto::journal::{self, QueueEvent, queue_event::Event};
+use dure_proto::{KeyHash, Offset};
 
 use super::message::{DeadLetter, MessageState};
 use super::settle::clip;
@@ -74,6 +74,7 @@ impl LeaseTable {
             attempts,
             reason: reason.to_owned(),
             wall_ms: now.wall_ms,
+            key: KeyHash::to_stored(self.messages[&offset].key),
         };
         let event = QueueEvent { event: Some(Event::Died(died)) };
         self.apply(&event, now).expect("a dying message is not dead");

@@ -1,6 +1,8 @@
 //! What is known of one message that is not plainly settled and not plainly untouched.
 
-use dure_proto::{LeaseToken, Offset};
+use dure_proto::{KeyHash, LeaseToken, Offset};
+
+use super::window::Standing;
 
 /// A message that was granted, tried before or redriven, and is not settled.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +15,8 @@ pub(crate) struct Message {
     pub(crate) started: bool,
     /// Set if it was redriven: its bytes lie in the dead-letter log, at this offset. Settled in the source.
     pub(crate) letter: Option<Offset>,
+    /// Set from its first grant on, where the group keeps the order of keys and it has one.
+    pub(crate) key: Option<KeyHash>,
     pub(crate) phase: Phase,
     /// Set while it is on its way to the dead letters. Volatile, and never set for a lease that runs unless
     /// its holder rejected it.
@@ -62,6 +66,16 @@ impl Message {
         }
     }
 
+    /// Where it stands in the line of its key.
+    pub(crate) fn standing(&self) -> Standing {
+        match self.place() {
+            Place::Ready => Standing::Ready,
+            Place::Waiting { .. } => Standing::Waiting,
+            Place::Leased { .. } => Standing::Leased,
+            Place::Dying { .. } => Standing::Dying,
+        }
+    }
+
     pub(crate) fn is_leased(&self) -> bool {
         matches!(self.phase, Phase::Leased { .. })
     }
@@ -85,6 +99,8 @@ pub struct DeadLetter {
     pub attempts: u32,
     /// Why it died; at most [`REASON_BYTES_MAX`](super::REASON_BYTES_MAX) bytes.
     pub reason: String,
+    /// The number of its key, where the group keeps the order of keys and it has one.
+    pub key: Option<KeyHash>,
     /// When it died.
     pub dead_wall_ms: u64,
 }

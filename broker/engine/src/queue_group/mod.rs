@@ -4,6 +4,9 @@
 //! One [`LeaseTable`] per group and partition. Its methods decide and return journal events; only
 //! [`LeaseTable::apply`] changes what is durable, and replay calls the same. One [`Dispatcher`] per group and
 //! topic shares the messages among subscriptions and receives.
+//!
+//! A table of a group that keeps the order of keys has a [`window::Window`] beside it: it grants only messages whose
+//! records were looked at, and of each key one at a time.
 
 mod apply;
 mod check;
@@ -11,6 +14,8 @@ mod dispatcher;
 mod grant;
 mod letters;
 mod message;
+mod offset_runs;
+mod record_table;
 mod settings;
 mod settle;
 mod settled_set;
@@ -19,12 +24,14 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod timeout;
+mod window;
 
 pub use apply::NotApplied;
 pub use dispatcher::{Dispatch, Dispatcher, DispatcherFull, ReadyMessages, TAKERS_MAX, Taker};
 pub use grant::{Grant, LeaseTerms, TokenSource};
 pub use letters::Dying;
 pub use message::{DeadLetter, MessageState};
+pub use record_table::{RECORD_TABLE_MAX, RecordFacts, RecordTable};
 pub use settings::{
     Jitter, LEASE_MS_MAX, LeaseSettings, REASON_BYTES_MAX, RELEASE_DELAY_MS_MAX, TABLE_MESSAGES_MAX,
     TIMEOUTS_PER_TURN_MAX,
@@ -32,3 +39,4 @@ pub use settings::{
 pub use settle::{SettleError, Settlement};
 pub use snapshot::RestoreError;
 pub use table::{Counts, LeaseTable};
+pub use window::WINDOW_BYTES_MAX;

@@ -23,7 +23,7 @@ pub enum Settlement {
 /// Why a settle action had no effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettleError {
-    /// The message was leased anew since.
+    /// The message was leased anew since, or its lease ran out and another message of its key was leased.
     #[error("stale lease: the message was leased anew since this receipt was given out")]
     StaleLease,
     /// The message is acknowledged, dead, or on its way to the dead letters.
@@ -66,6 +66,9 @@ impl LeaseTable {
         }
         if self.messages[&offset].is_rejected() && !matches!(action, SettleAction::Reject { .. }) {
             return Err(SettleError::AlreadySettled);
+        }
+        if matches!(action, SettleAction::Start | SettleAction::Extend { .. }) && self.key_went_on(offset) {
+            return Err(SettleError::StaleLease);
         }
         match action {
             SettleAction::Ack => unreachable!("answered above"),
@@ -124,6 +127,13 @@ impl LeaseTable {
                 self.decide(returned(offset, 0), now, events);
             }
         }
+    }
+
+    /// Its lease is over, and another message of its key is out since: to lease it anew would make two of them.
+    fn key_went_on(&self, offset: Offset) -> bool {
+        let message = &self.messages[&offset];
+        let (Some(window), Some(key)) = (&self.window, message.key) else { return false };
+        !message.standing().is_out() && window.is_out(key)
     }
 
     fn start(&mut self, offset: Offset, now: Now, events: &mut Vec<QueueEvent>) {

@@ -1,7 +1,7 @@
 //! The table as a checkpoint holds it.
 
 use dure_proto::journal::{QueueMessageSnapshot, QueueSnapshot};
-use dure_proto::{Epoch, LeaseToken, Offset, TopicPartition};
+use dure_proto::{Epoch, KeyHash, LeaseToken, Offset, TopicPartition};
 use roaring::RoaringTreemap;
 
 use super::apply::waiting_until;
@@ -48,6 +48,7 @@ impl LeaseTable {
             letter: Some(letter.letter.0),
             reason: letter.reason.clone(),
             dead_wall_ms: letter.dead_wall_ms,
+            key: KeyHash::to_stored(letter.key),
             ..QueueMessageSnapshot::default()
         });
         QueueSnapshot {
@@ -122,6 +123,7 @@ fn message_snapshot(offset: Offset, message: &Message) -> QueueMessageSnapshot {
         started: message.started,
         letter: message.letter.map(|letter| letter.0),
         redriven: message.letter.is_some(),
+        key: KeyHash::to_stored(message.key),
         ..QueueMessageSnapshot::default()
     }
 }
@@ -137,6 +139,7 @@ fn known_message(snapshot: &QueueMessageSnapshot, letter: Option<Offset>, now: N
         token: (snapshot.epoch != 0).then_some(token),
         started: snapshot.started,
         letter,
+        key: KeyHash::from_stored(snapshot.key),
         phase,
         dying: None,
     }
@@ -147,6 +150,7 @@ fn dead_letter(snapshot: &QueueMessageSnapshot, letter: Offset) -> DeadLetter {
         letter,
         attempts: snapshot.attempts,
         reason: snapshot.reason.clone(),
+        key: KeyHash::from_stored(snapshot.key),
         dead_wall_ms: snapshot.dead_wall_ms,
     }
 }

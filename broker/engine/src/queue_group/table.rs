@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dure_proto::{LeaseToken, Offset};
+use dure_proto::{KeyHash, LeaseToken, Offset};
 
 use super::message::{DeadLetter, Doom, Message, MessageState, Phase, Place};
 use super::settings::LeaseSettings;
 use super::settled_set::SettledSet;
+use super::window::Window;
 
 /// The messages of one partition as one queue group sees them.
 ///
@@ -42,6 +43,8 @@ pub struct LeaseTable {
     pub(crate) dying_count: u64,
     /// Those of the dying whose bytes nobody fetches yet.
     pub(crate) dying_new: BTreeSet<Offset>,
+    /// Set for a group that looks into messages: it says what can be granted.
+    pub(crate) window: Option<Window>,
     pub(crate) arrived: u64,
     pub(crate) serviced: u64,
 }
@@ -72,6 +75,7 @@ impl LeaseTable {
     #[must_use]
     pub fn new(settings: LeaseSettings, start: Offset) -> LeaseTable {
         LeaseTable {
+            window: settings.by_key.then(|| Window::new(start)),
             settings,
             log_start: Offset::ZERO,
             high_watermark: start,
@@ -106,10 +110,11 @@ impl LeaseTable {
         self.handle_high_watermark(log_start);
         self.log_start = log_start;
         let gone = self.messages.range(..log_start).filter(|(_, message)| message.letter.is_none());
-        for offset in gone.map(|(offset, _)| *offset).collect::<Vec<_>>() {
-            self.remove(offset);
-        }
-        self.settled.insert_range(self.settled.floor(), log_start);
+        let gone: Vec<Offset> = gone.map(|(offset, _)| *offset).collect();
+        let left = gone.into_iter().filter_map(|offset| self.remove(offset)?.key).collect();
+        let floor = self.settled.floor();
+        self.settled.insert_range(floor, log_start);
+        self.settle_in_window(floor, log_start, left);
         self.fresh = self.fresh.max(self.settled.floor());
     }
 
@@ -153,8 +158,11 @@ impl LeaseTable {
     #[must_use]
     pub fn grantable(&self) -> u64 {
         let room = self.settings.messages_max.saturating_sub(self.messages.len() + self.dead.len()) as u64;
-        let again = self.ready_again.len() as u64;
-        again + room.min(self.counts().ready - again)
+        let (again, fresh) = match &self.window {
+            Some(window) => window.open_counts(),
+            None => (self.ready_again.len(), self.counts().ready as usize - self.ready_again.len()),
+        };
+        again as u64 + room.min(fresh as u64)
     }
 
     /// The table knows as many messages singly as it may, and grants no fresh ones until some are settled or
@@ -205,7 +213,10 @@ impl LeaseTable {
                 self.unplace(offset, &message);
                 message
             }
-            None => Message::default(),
+            None => {
+                let key = self.window.as_ref().and_then(|window| window.key_of_open(offset));
+                Message { key, ..Message::default() }
+            }
         };
         change(&mut message);
         let attempts_max = self.settings.attempts_max;
@@ -230,12 +241,31 @@ impl LeaseTable {
             self.letters.insert(letter);
         }
         self.messages.insert(offset, message);
+        self.stand(offset);
     }
 
-    /// Forgets what is known of a message.
+    /// Tells the window where a known message stands.
+    pub(crate) fn stand(&mut self, offset: Offset) {
+        let LeaseTable { window: Some(window), settled, messages, .. } = self else { return };
+        let message = &messages[&offset];
+        window.stand(offset, message.key, message.standing(), |from| next_untouched(settled, messages, from));
+    }
+
+    /// Tells the window what is settled by now, and of which keys known messages were removed.
+    pub(crate) fn settle_in_window(&mut self, from: Offset, to: Offset, left: Vec<KeyHash>) {
+        let floor = self.floor();
+        let LeaseTable { window: Some(window), settled, messages, .. } = self else { return };
+        window.settle(from, to, left, |from| next_untouched(settled, messages, from));
+        self.advance_window(floor);
+    }
+
+    /// Forgets what is known of a message. What it is then is to be [told to the window](Self::settle_in_window).
     pub(crate) fn remove(&mut self, offset: Offset) -> Option<Message> {
         let message = self.messages.remove(&offset)?;
         self.unplace(offset, &message);
+        if let Some(window) = &mut self.window {
+            window.leave(offset, message.key);
+        }
         Some(message)
     }
 
@@ -254,5 +284,20 @@ impl LeaseTable {
             self.redriven_count -= 1;
             self.letters.remove(&letter);
         }
+    }
+}
+
+/// The first message from `from` on that is neither settled nor known singly.
+pub(super) fn next_untouched(
+    settled: &SettledSet,
+    messages: &BTreeMap<Offset, Message>,
+    mut from: Offset,
+) -> Offset {
+    loop {
+        from = settled.next_unsettled(from);
+        if !messages.contains_key(&from) {
+            return from;
+        }
+        from = from.plus(1);
     }
 }

@@ -1,5 +1,7 @@
 //! Stories of the lease table.
 
+mod key_order;
+
 use dure_proto::journal::{QueueEvent, QueueSnapshot, queue_event::Event};
 use dure_proto::{Epoch, LeaseToken, Offset, PartitionId, TopicId, TopicPartition};
 

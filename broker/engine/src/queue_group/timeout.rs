@@ -15,12 +15,16 @@ impl LeaseTable {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
         let next = |index: &std::collections::BTreeSet<(u64, Offset)>| index.first().map(|(at, _)| *at);
-        next(&self.deadlines).into_iter().chain(next(&self.waits)).min()
+        let asks_again = self.window.as_ref().and_then(|window| window.asks_again_mono_ms);
+        next(&self.deadlines).into_iter().chain(next(&self.waits)).chain(asks_again).min()
     }
 
     /// Ends leases and waits that are over, at most [`TIMEOUTS_PER_TURN_MAX`] of each. A message whose lease ran out
     /// is back at once: its worker is gone and the lease was wait enough. It dies if a started attempt was the last.
     pub fn handle_timeout(&mut self, now: Now, events: &mut Vec<QueueEvent>) {
+        if let Some(window) = &mut self.window {
+            window.asks_again_mono_ms = window.asks_again_mono_ms.filter(|at| *at > now.mono_ms);
+        }
         for _ in 0..TIMEOUTS_PER_TURN_MAX {
             let Some((_, offset)) = self.waits.first().copied().filter(|(due, _)| *due <= now.mono_ms) else {
                 break;

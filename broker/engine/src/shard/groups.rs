@@ -349,8 +349,8 @@ fn check_queue_settings(settings: Option<&wire::QueueSettings>) -> Result<wire::
             complete.backoff_first_ms, complete.backoff_max_ms
         ));
     }
-    if complete.ordering != wire::Ordering::None as i32 {
-        return fail("ordering `key` is not supported by this version: use none".into());
+    if wire::Ordering::try_from(complete.ordering).is_err() {
+        return fail("this ordering is not known to this version: use none or key".into());
     }
     if !complete.dead_letter_topic.is_empty() {
         return fail("a named dead-letter topic is not supported by this version: see `dure dlq`".into());

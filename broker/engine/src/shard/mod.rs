@@ -13,6 +13,7 @@ mod housekeeping;
 mod open;
 mod produce;
 mod queues;
+mod record_tables;
 mod replay;
 mod scrub;
 mod settle;
@@ -198,6 +199,7 @@ impl Shard {
             }
             Input::JobDone(done) => self.handle_job(now, done.0),
             Input::Letter(letter) => self.bury_letter(now, &letter),
+            Input::Records(found) => self.records_found(now, &found),
         }
     }
 

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dure_proto::journal::{QueueEvent, QueueEvents, event};
 use dure_proto::{GroupId, LeaseToken, Offset, PartitionId, TopicId, TopicPartition, wire};
 
+use super::record_tables::patience_ms;
 use super::state::GroupKind;
 use super::{QueueKey, QueueKeys, Shard};
 use crate::effect::{Deliver, DeliverTo, Effect, LeaseGrant};
@@ -235,13 +236,15 @@ impl Shard {
                 continue;
             }
             self.fetch_letters(key);
+            self.ask_for_records(now, key);
             self.dispatch(now, key);
             let Some(topic) = self.state.queue_topic(key.0, key.1) else {
                 self.queues.set_timer(key, None);
                 continue;
             };
             let tables = topic.tables.iter().filter_map(|table| table.poll_timeout());
-            let at = tables.chain(topic.dispatcher.poll_timeout()).min();
+            let receives = topic.dispatcher.poll_timeout().map(|at| at + patience_ms(topic));
+            let at = tables.chain(receives).min();
             self.queues.set_timer(key, at);
         }
     }
@@ -264,7 +267,8 @@ impl Shard {
             }
         }
         let Some(topic) = self.state.queue_topic(key.0, key.1) else { return };
-        for reply_to in topic.dispatcher.handle_timeout(now) {
+        let Some(mono_ms) = now.mono_ms.checked_sub(patience_ms(topic)) else { return };
+        for reply_to in topic.dispatcher.handle_timeout(Now { mono_ms, ..now }) {
             self.deliver(Taker::Receive(reply_to), Vec::new());
         }
     }

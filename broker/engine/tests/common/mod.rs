@@ -94,6 +94,13 @@ impl Driver {
             }
             Effect::Scrubbed(scrubbed) => self.scrubbed.push(scrubbed),
             Effect::Shortage(shortage) => self.shortage = shortage,
+            Effect::FetchRecords { group, partition, from, seed } => {
+                let (base, records) = self.read_batch(partition, from).expect("it is there");
+                let indexes = from.since(base) as usize..records.len();
+                let facts = indexes.map(|index| RecordFacts::of(&records, index, seed)).collect();
+                let table = RecordTable::Records(facts);
+                self.shard.handle(self.now, Input::Records(FoundRecords { group, partition, from, table }));
+            }
             Effect::EndSubscription { .. } | Effect::Assign { .. } => {}
             Effect::Stopped(why) if self.may_stop => self.stopped = Some(why),
             Effect::Stopped(why) => panic!("stopped: {why}"),

@@ -21,6 +21,7 @@ impl World {
             backoff_first_ms: 10,
             backoff_max_ms: 200,
             hold: self.rng.u8(0..4) > 0,
+            ordering: if self.rng.bool() { wire::Ordering::Key } else { wire::Ordering::None } as i32,
             ..dure_engine::default_queue_settings()
         });
         let group = self.model.groups.entry(name.clone()).or_default();
