@@ -10,6 +10,7 @@ mod full_disk;
 mod hostile;
 mod http;
 mod inspect;
+mod key_order;
 mod messages;
 mod producer;
 mod queue;
