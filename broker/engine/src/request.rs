@@ -124,6 +124,8 @@ pub struct Produce {
     pub all_keyed: bool,
     /// Size of its largest record in bytes.
     pub record_bytes_max: u32,
+    /// Whether any record expires.
+    pub expiring: bool,
 }
 
 /// Where a group's cursor goes.

@@ -46,7 +46,14 @@ fn batch(records: &[Said], compression: Compression) -> Bytes {
 
 fn request(partition: TopicPartition, records: &[Said], compression: Compression) -> Request {
     let batch = batch(records, compression);
-    Request::Produce(Produce { partition, batch, keyed: true, all_keyed: true, record_bytes_max: 4_000 })
+    Request::Produce(Produce {
+        partition,
+        batch,
+        keyed: true,
+        all_keyed: true,
+        record_bytes_max: 4_000,
+        expiring: false,
+    })
 }
 
 fn say(driver: &mut Driver, partition: TopicPartition, records: &[Said]) -> Offset {

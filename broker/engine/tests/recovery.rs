@@ -150,6 +150,7 @@ fn the_image_of_an_entry_inside_a_damaged_message_is_not_delivered() {
         keyed: false,
         all_keyed: false,
         record_bytes_max: 1_000,
+        expiring: false,
     };
     driver.produce(photos, &["first"]).expect("produced");
     driver.ask(Request::Produce(produce)).expect("produced");

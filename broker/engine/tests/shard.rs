@@ -104,6 +104,7 @@ fn keys_are_kept_in_order_and_a_restart_looks_at_the_records_again() {
         keyed: true,
         all_keyed: false,
         record_bytes_max: 6,
+        expiring: false,
     };
     driver.ask(Request::Produce(produce)).expect("produced");
     let offsets = |leases: &[LeaseGrant]| leases.iter().map(|lease| lease.offset.0).collect::<Vec<_>>();
@@ -190,6 +191,7 @@ fn a_commit_that_is_written_after_the_one_before_it_failed_comes_to_nothing() {
             keyed: false,
             all_keyed: false,
             record_bytes_max: 10,
+            expiring: false,
         };
         let reply_to = ReplyTo { connection: ConnectionId(1), correlation };
         shard.handle(START, Input::Request { reply_to, request: Request::Produce(produce) });

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use dure_client::{Error, GroupDescription, GroupKind, Ordering, QueueSettings, Start};
+use dure_client::{Error, Expired, GroupDescription, GroupKind, Ordering, QueueSettings, Start};
 use serde_json::json;
 
 use super::args::{self, OutputArgs, ServerArgs};
@@ -64,6 +64,12 @@ enum YesNo {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum AfterLife {
+    Drop,
+    DeadLetter,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Begin {
     Earliest,
     Latest,
@@ -91,6 +97,10 @@ struct QueueArgs {
     /// Whether what is not settled is held against retention [default: yes].
     #[arg(long, value_name = "yes|no", hide_possible_values = true)]
     hold: Option<YesNo>,
+    /// What becomes of messages whose --ttl is over before somebody takes them: they are settled and counted, or go to
+    /// the dead letters [default: drop].
+    #[arg(long, value_name = "drop|dead-letter", hide_possible_values = true)]
+    expired: Option<AfterLife>,
     /// Where work on a topic starts [default: earliest].
     #[arg(long, value_name = "earliest|latest", hide_possible_values = true)]
     start: Option<Begin>,
@@ -113,6 +123,10 @@ impl QueueArgs {
             dead_letter_topic: self.dead_letter,
             hold: self.hold.map_or(default.hold, |hold| hold == YesNo::Yes),
             start_latest: self.start.map_or(default.start_latest, |start| start == Begin::Latest),
+            expired: self.expired.map_or(default.expired, |expired| match expired {
+                AfterLife::Drop => Expired::Drop,
+                AfterLife::DeadLetter => Expired::DeadLetter,
+            }),
         }
     }
 }
@@ -183,8 +197,8 @@ pub(super) async fn run(verb: GroupVerb) -> Outcome {
 async fn create(args: CreateArgs) -> Outcome {
     let group = &args.group;
     if args.kind == Kind::Stream && args.queue != QueueArgs::default() {
-        let text = "--lease, --max-attempts, --backoff, --ordering, --dead-letter, --hold and --start are \
-                    settings of queue groups";
+        let text = "--lease, --max-attempts, --backoff, --ordering, --dead-letter, --hold, --expired and --start \
+                    are settings of queue groups";
         return Err(Failure::Usage(text.into()));
     }
     let admin = args.server.connect().await?.admin();
@@ -264,6 +278,7 @@ fn description(group: &GroupDescription) -> String {
             ("backoff", backoff),
             ("ordering", if settings.ordering == Ordering::Key { "key" } else { "none" }.to_owned()),
             ("dead-letter", settings.dead_letter_topic.clone().unwrap_or_else(|| "-".into())),
+            ("expired", if settings.expired == Expired::Drop { "drop" } else { "dead-letter" }.to_owned()),
             ("hold", if settings.hold { "yes" } else { "no" }.to_owned()),
             ("held", units::bytes(group.held_bytes)),
         ]);
@@ -296,7 +311,11 @@ fn partitions(group: &GroupDescription) -> String {
             units::age(row.oldest_age_ms),
         ]);
     }
-    table.render("no partitions")
+    let full = group.partitions.iter().filter_map(|row| {
+        let why = row.full.as_ref()?;
+        Some(format!("\n{}/{} grants nothing fresh: {why}\n", row.topic, row.partition))
+    });
+    table.render("no partitions") + &full.collect::<String>()
 }
 
 async fn seek(args: SeekArgs) -> Outcome {

@@ -209,13 +209,8 @@ impl Connection {
         }
         self.broker.metrics.messages_in.increment(header.record_count.into());
         self.broker.metrics.bytes_in.increment(batch.len() as u64);
-        Ok(Produce {
-            partition,
-            batch,
-            keyed: produce.keyed,
-            all_keyed: produce.all_keyed,
-            record_bytes_max: produce.record_bytes_max,
-        })
+        let wire::Produce { keyed, all_keyed, record_bytes_max, expiring, .. } = *produce;
+        Ok(Produce { partition, batch, keyed, all_keyed, record_bytes_max, expiring })
     }
 
     fn work_queue(&mut self, correlation: u64, mut work: wire::WorkQueue, room: Room) {

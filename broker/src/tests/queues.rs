@@ -142,8 +142,14 @@ async fn a_batch_that_cannot_be_decoded_goes_to_the_dead_letters_and_the_next_is
     batch[61] = 0x7e;
     let checksum = crc32c(&batch[21..]);
     batch[17..21].copy_from_slice(&checksum.to_be_bytes());
-    let produce =
-        wire::Produce { topic_id, partition: 0, keyed: false, record_bytes_max: 4, all_keyed: false };
+    let produce = wire::Produce {
+        topic_id,
+        partition: 0,
+        keyed: false,
+        record_bytes_max: 4,
+        all_keyed: false,
+        expiring: false,
+    };
     let (Body::ProduceReply(_), _) = client.ask_with(Body::Produce(produce), &batch).await else {
         panic!("refused")
     };

@@ -43,6 +43,17 @@ pub enum Ordering {
     Key,
 }
 
+/// What becomes of a message that expired before a queue group delivered it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Expired {
+    /// It is settled, and counted as expired.
+    #[default]
+    Drop,
+    /// It goes to the dead letters.
+    DeadLetter,
+}
+
 /// Settings of a queue group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct QueueSettings {
@@ -66,6 +77,8 @@ pub struct QueueSettings {
     pub hold: bool,
     /// A topic is worked from its end on, rather than from its start.
     pub start_latest: bool,
+    /// What becomes of messages that expired.
+    pub expired: Expired,
 }
 
 impl Default for QueueSettings {
@@ -79,6 +92,7 @@ impl Default for QueueSettings {
             dead_letter_topic: None,
             hold: true,
             start_latest: false,
+            expired: Expired::Drop,
         }
     }
 }
@@ -138,6 +152,8 @@ pub struct GroupDescription {
     pub arrived: u64,
     /// Messages that were settled since the broker started.
     pub serviced: u64,
+    /// Of those: messages that expired.
+    pub expired: u64,
     /// Bytes that retention would remove if this group had settled them.
     pub held_bytes: u64,
     /// Settings of a queue group.
@@ -192,8 +208,12 @@ pub struct GroupPartition {
     pub arrived: u64,
     /// Messages that were settled since the broker started.
     pub serviced: u64,
+    /// Of those: messages that expired.
+    pub expired: u64,
     /// Bytes that retention would remove if this group had settled them.
     pub held_bytes: u64,
+    /// Why the group grants nothing fresh here though there is some: it is at one of its bounds. `None`: it does.
+    pub full: Option<String>,
     /// When the oldest of them was due to be removed, milliseconds since 1970; `None` if nothing is held.
     pub held_since: Option<u64>,
 }
@@ -225,6 +245,7 @@ impl GroupDescription {
             oldest_age_ms: partitions.iter().map(|p| p.oldest_age_ms).max().unwrap_or(0),
             arrived: sum(|p| p.arrived),
             serviced: sum(|p| p.serviced),
+            expired: sum(|p| p.expired),
             held_bytes: sum(|p| p.held_bytes),
             settings: group.queue.filter(|_| kind == GroupKind::Queue).map(QueueSettings::from_wire),
             partitions,
@@ -256,6 +277,8 @@ impl GroupPartition {
             oldest_age_ms: row.oldest_age_ms,
             arrived: row.arrived,
             serviced: row.serviced,
+            expired: row.expired,
+            full: Some(row.full).filter(|why| !why.is_empty()),
             held_bytes: row.held_bytes,
             held_since: row.held_since_ms,
         }
@@ -277,10 +300,19 @@ impl QueueSettings {
             dead_letter_topic: self.dead_letter_topic.clone().unwrap_or_default(),
             hold: self.hold,
             start_latest: self.start_latest,
+            expired: match self.expired {
+                Expired::Drop => wire::Expired::Drop,
+                Expired::DeadLetter => wire::Expired::DeadLetter,
+            }
+            .into(),
         }
     }
 
     fn from_wire(settings: wire::QueueSettings) -> QueueSettings {
+        let expired = match settings.expired() {
+            wire::Expired::Drop => Expired::Drop,
+            wire::Expired::DeadLetter => Expired::DeadLetter,
+        };
         QueueSettings {
             lease: Duration::from_millis(settings.lease_ms),
             attempts_max: settings.attempts_max,
@@ -293,6 +325,7 @@ impl QueueSettings {
             dead_letter_topic: Some(settings.dead_letter_topic).filter(|topic| !topic.is_empty()),
             hold: settings.hold,
             start_latest: settings.start_latest,
+            expired,
         }
     }
 }

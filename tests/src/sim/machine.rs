@@ -114,10 +114,11 @@ impl World {
             _ => None,
         };
         let table = match records {
-            Some(records) => {
+            Some((header, records)) => {
                 let first = from.since(records.offset(0)) as usize;
                 let end = self.rng.usize(first..records.len()) + 1;
-                let facts = (first..end).map(|index| RecordFacts::of(&records, index, seed));
+                let append_ms = header.append_time_ms;
+                let facts = (first..end).map(|index| RecordFacts::of(&records, index, append_ms, seed));
                 RecordTable::Records(facts.collect())
             }
             None => RecordTable::Failed,

@@ -3,6 +3,7 @@
 use dure_proto::journal::{self, QueueEvent, queue_event::Event};
 use dure_proto::{Epoch, KeyHash, LeaseToken, Offset};
 
+use super::expiry::{EXPIRED_REASON, Expiries};
 use super::message::{DeadLetter, Phase};
 use super::settings::{RELEASE_DELAY_MS_MAX, TABLE_MESSAGES_MAX};
 use super::settled_set::SettledSet;
@@ -35,7 +36,11 @@ impl LeaseTable {
                 if end > Offset::MAX.0 {
                     return skip("settled", settled.offset, "it ends beyond the largest offset");
                 }
+                let before = self.serviced;
                 self.apply_settled(Offset(settled.offset), Offset(end));
+                if settled.expired {
+                    self.expired += self.serviced - before;
+                }
                 Ok(())
             }
             Some(Event::Started(started)) => self.edit_granted("started", started.offset, |message| {
@@ -152,6 +157,7 @@ impl LeaseTable {
             return Err(NotApplied { event: "died", offset, why: "it is dead already" });
         }
         self.apply_settled(offset, offset.plus(1));
+        self.expired += u64::from(died.reason == EXPIRED_REASON);
         self.letters.insert(Offset(died.letter));
         let letter = DeadLetter {
             letter: Offset(died.letter),
@@ -172,6 +178,7 @@ impl LeaseTable {
             all.into_iter().map(|offset| (offset, self.remove(offset).expect("it was just listed")));
         let removed: Vec<_> = removed.collect();
         self.window.iter_mut().for_each(|window| window.restart(to));
+        self.expiries = Expiries::default();
         for (offset, message) in removed {
             if message.letter.is_some() && offset >= to {
                 self.settled.insert_range(offset, offset.plus(1));

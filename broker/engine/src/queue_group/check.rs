@@ -88,5 +88,12 @@ impl LeaseTable {
         let known_unsettled = self.messages.range(..scanned).filter(|(_, message)| message.letter.is_none());
         let untouched_count = scanned.since(self.floor()) - settled - known_unsettled.count() as u64;
         window.check(&known.collect(), untouched, untouched_count);
+        self.expiries.check(|offset| {
+            assert!(
+                !self.settled.contains(offset) && offset < scanned,
+                "{offset} expires, and was not looked at"
+            );
+            self.messages.get(&offset).is_some_and(|message| message.standing().is_out())
+        });
     }
 }

@@ -145,8 +145,9 @@ fn extend_run(run: &mut QueueEvent, event: &QueueEvent) -> bool {
             contiguous && alike && fits
         }
         (Some(Event::Settled(run)), Some(Event::Settled(next))) => {
-            let contiguous = run.offset + u64::from(run.count) == next.offset
-                || mutant::is(Mutant::RunsJoinedOverGap) && run.offset < next.offset;
+            let contiguous = (run.offset + u64::from(run.count) == next.offset
+                || mutant::is(Mutant::RunsJoinedOverGap) && run.offset < next.offset)
+                && run.expired == next.expired;
             let fits = run.count.checked_add(next.count).is_some();
             if contiguous && fits {
                 run.count += next.count;

@@ -101,7 +101,11 @@ impl LeaseTable {
         for end in kept {
             while from < end {
                 let count = end.since(from).min(u64::from(u32::MAX)) as u32;
-                self.decide(Event::Settled(journal::Settled { offset: from.0, count }), now, events);
+                self.decide(
+                    Event::Settled(journal::Settled { offset: from.0, count, expired: false }),
+                    now,
+                    events,
+                );
                 from = from.plus(u64::from(count));
             }
             from = from.max(end.plus(1));

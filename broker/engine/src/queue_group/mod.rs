@@ -5,12 +5,13 @@
 //! [`LeaseTable::apply`] changes what is durable, and replay calls the same. One [`Dispatcher`] per group and
 //! topic shares the messages among subscriptions and receives.
 //!
-//! A table of a group that keeps the order of keys has a [`window::Window`] beside it: it grants only messages whose
-//! records were looked at, and of each key one at a time.
+//! A table of a group that keeps the order of keys, or of a topic whose messages expire, has a [`window::Window`] beside
+//! it: it grants only messages whose records were looked at, and of each key one at a time.
 
 mod apply;
 mod check;
 mod dispatcher;
+mod expiry;
 mod grant;
 mod letters;
 mod message;
@@ -28,6 +29,7 @@ mod window;
 
 pub use apply::NotApplied;
 pub use dispatcher::{Dispatch, Dispatcher, DispatcherFull, ReadyMessages, TAKERS_MAX, Taker};
+pub use expiry::EXPIRED_REASON;
 pub use grant::{Grant, LeaseTerms, TokenSource};
 pub use letters::Dying;
 pub use message::{DeadLetter, MessageState};

@@ -1,7 +1,7 @@
 //! What a group that looks into messages learns of them before it grants them: a record table for a range of offsets,
 //! made outside from decoded batches, since nothing is decompressed on a shard's thread.
 
-use dure_proto::{KeyHash, KeySeed, Offset, Records};
+use dure_proto::{KeyHash, KeySeed, Offset, Records, ttl_ms};
 
 use super::table::LeaseTable;
 use crate::Now;
@@ -18,13 +18,19 @@ const ASK_AGAIN_MS: u64 = 1_000;
 pub struct RecordFacts {
     /// The number of its key; absent if it has none.
     pub key: Option<KeyHash>,
+    /// When it expires, on the wall clock; absent: never.
+    pub expires_wall_ms: Option<u64>,
 }
 
 impl RecordFacts {
-    /// Of the record at `index`, which must be there.
+    /// Of the record at `index`, which must be there, in a batch appended at that time.
     #[must_use]
-    pub fn of(records: &Records, index: usize, seed: KeySeed) -> RecordFacts {
-        RecordFacts { key: records.key(index).map(|key| KeyHash::of(&key, seed)) }
+    pub fn of(records: &Records, index: usize, append_time_ms: u64, seed: KeySeed) -> RecordFacts {
+        let Some(record) = records.get(index) else { return RecordFacts::default() };
+        RecordFacts {
+            key: record.key.map(|key| KeyHash::of(&key, seed)),
+            expires_wall_ms: ttl_ms(&record.headers).map(|ttl| append_time_ms.saturating_add(ttl)),
+        }
     }
 }
 
@@ -79,7 +85,7 @@ impl LeaseTable {
             RecordTable::Failed => window.asks_again_mono_ms = Some(now.mono_ms + ASK_AGAIN_MS),
             RecordTable::Records(facts) => {
                 for (nth, facts) in (0..).zip(facts) {
-                    if self.is_window_full() || !self.look_at(from.plus(nth), *facts) {
+                    if self.is_window_full() || !self.look_at(from.plus(nth), *facts, now) {
                         break;
                     }
                 }
@@ -98,7 +104,8 @@ impl LeaseTable {
     /// Lines and turns take as much memory as they may: nothing further is looked at until some are settled.
     #[must_use]
     pub fn is_window_full(&self) -> bool {
-        self.window.as_ref().is_some_and(|window| window.bytes() >= self.settings.window_bytes_max)
+        let bytes = |window: &super::window::Window| window.bytes() + self.expiries.bytes();
+        self.window.as_ref().is_some_and(|window| bytes(window) >= self.settings.window_bytes_max)
     }
 
     /// Up to here every unsettled message's record was looked at. `None` if the group does not look into messages.
@@ -135,20 +142,29 @@ impl LeaseTable {
     }
 
     /// Says whether the next record can be looked at.
-    fn look_at(&mut self, offset: Offset, facts: RecordFacts) -> bool {
+    fn look_at(&mut self, offset: Offset, facts: RecordFacts, now: Now) -> bool {
         if !self.is_next_to_look_at(offset) {
             return false;
         }
-        let known = self.settled.contains(offset) || self.messages.contains_key(&offset);
         let scanned = self.window.as_ref().map_or(Offset::ZERO, |window| window.scanned());
-        if known || offset < scanned {
+        if offset < scanned || self.settled.contains(offset) {
+            self.advance_window(offset.plus(1));
+            return true;
+        }
+        if let Some(wall_ms) = facts.expires_wall_ms {
+            let at_mono_ms = now.mono_ms.saturating_add(wall_ms.saturating_sub(now.wall_ms));
+            let is_out = self.messages.get(&offset).is_some_and(|message| message.standing().is_out());
+            self.expiries.set(offset, at_mono_ms, is_out);
+        }
+        if self.messages.contains_key(&offset) {
             self.advance_window(offset.plus(1));
             return true;
         }
         self.advance_window(offset);
+        let key = facts.key.filter(|_| self.settings.by_key);
         let LeaseTable { window, settled, messages, .. } = self;
         if let Some(window) = window {
-            window.scan(offset, facts.key, |from| super::table::next_untouched(settled, messages, from));
+            window.scan(offset, key, |from| super::table::next_untouched(settled, messages, from));
         }
         true
     }

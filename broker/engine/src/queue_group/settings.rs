@@ -32,6 +32,8 @@ pub struct LeaseSettings {
     pub messages_max: usize,
     /// Messages of one key are granted one at a time and in order.
     pub by_key: bool,
+    /// Expired messages go to the dead letters; else they are settled and gone.
+    pub expired_die: bool,
     /// What a table may take in memory, about, for messages that wait behind others of their key.
     pub window_bytes_max: usize,
 }
@@ -45,6 +47,7 @@ impl Default for LeaseSettings {
             backoff_max_ms: 300_000,
             messages_max: TABLE_MESSAGES_MAX,
             by_key: false,
+            expired_die: false,
             window_bytes_max: WINDOW_BYTES_MAX,
         }
     }
@@ -60,6 +63,7 @@ impl From<&wire::QueueSettings> for LeaseSettings {
             backoff_first_ms,
             backoff_max_ms: wire.backoff_max_ms.clamp(backoff_first_ms, RELEASE_DELAY_MS_MAX),
             by_key: wire.ordering() == wire::Ordering::Key,
+            expired_die: wire.expired() == wire::Expired::DeadLetter,
             ..LeaseSettings::default()
         }
     }

@@ -58,7 +58,11 @@ impl LeaseTable {
     ) -> Result<Settlement, SettleError> {
         match (self.find(offset, token), action) {
             (Ok(()), SettleAction::Ack) => {
-                self.decide(Event::Settled(journal::Settled { offset: offset.0, count: 1 }), now, events);
+                self.decide(
+                    Event::Settled(journal::Settled { offset: offset.0, count: 1, expired: false }),
+                    now,
+                    events,
+                );
                 return Ok(Settlement::Done);
             }
             (Err(SettleError::AlreadySettled), SettleAction::Ack) => return Ok(Settlement::AlreadySettled),

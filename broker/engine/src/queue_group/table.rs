@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dure_proto::{KeyHash, LeaseToken, Offset};
 
+use super::expiry::Expiries;
 use super::message::{DeadLetter, Doom, Message, MessageState, Phase, Place};
 use super::settings::LeaseSettings;
 use super::settled_set::SettledSet;
@@ -45,8 +46,11 @@ pub struct LeaseTable {
     pub(crate) dying_new: BTreeSet<Offset>,
     /// Set for a group that looks into messages: it says what can be granted.
     pub(crate) window: Option<Window>,
+    pub(crate) expiries: Expiries,
     pub(crate) arrived: u64,
     pub(crate) serviced: u64,
+    /// Of `serviced`: those that expired.
+    pub(crate) expired: u64,
 }
 
 /// How many messages are in which state. Lag is the sum of the first three.
@@ -90,8 +94,10 @@ impl LeaseTable {
             deadlines: BTreeSet::new(),
             dying_count: 0,
             dying_new: BTreeSet::new(),
+            expiries: Expiries::default(),
             arrived: 0,
             serviced: 0,
+            expired: 0,
         }
     }
 
@@ -172,6 +178,22 @@ impl LeaseTable {
         self.messages.len() + self.dead.len() >= self.settings.messages_max
     }
 
+    /// Why nothing fresh is granted though there may be some: the table is at one of its bounds.
+    #[must_use]
+    pub fn why_full(&self) -> Option<String> {
+        if self.is_full() {
+            let bound = self.settings.messages_max;
+            return Some(format!(
+                "{bound} messages are leased, waiting, tried before or dead, which is the most: settle some, or purge \
+                 dead letters"
+            ));
+        }
+        self.is_window_full().then(|| {
+            let bound = self.settings.window_bytes_max >> 20;
+            format!("what waits behind its key takes {bound} MiB, which is the most: messages behind it are not seen")
+        })
+    }
+
     /// Messages that entered since the table was made or recovered.
     #[must_use]
     pub fn arrived(&self) -> u64 {
@@ -246,15 +268,17 @@ impl LeaseTable {
 
     /// Tells the window where a known message stands.
     pub(crate) fn stand(&mut self, offset: Offset) {
-        let LeaseTable { window: Some(window), settled, messages, .. } = self else { return };
+        let LeaseTable { window: Some(window), expiries, settled, messages, .. } = self else { return };
         let message = &messages[&offset];
+        expiries.stand(offset, message.standing().is_out());
         window.stand(offset, message.key, message.standing(), |from| next_untouched(settled, messages, from));
     }
 
     /// Tells the window what is settled by now, and of which keys known messages were removed.
     pub(crate) fn settle_in_window(&mut self, from: Offset, to: Offset, left: Vec<KeyHash>) {
         let floor = self.floor();
-        let LeaseTable { window: Some(window), settled, messages, .. } = self else { return };
+        let LeaseTable { window: Some(window), expiries, settled, messages, .. } = self else { return };
+        expiries.settle(from, to);
         window.settle(from, to, left, |from| next_untouched(settled, messages, from));
         self.advance_window(floor);
     }

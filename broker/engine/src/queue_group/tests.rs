@@ -1,5 +1,6 @@
 //! Stories of the lease table.
 
+mod expiry;
 mod key_order;
 
 use dure_proto::journal::{QueueEvent, QueueSnapshot, queue_event::Event};

@@ -16,10 +16,11 @@ impl LeaseTable {
     pub fn poll_timeout(&self) -> Option<u64> {
         let next = |index: &std::collections::BTreeSet<(u64, Offset)>| index.first().map(|(at, _)| *at);
         let asks_again = self.window.as_ref().and_then(|window| window.asks_again_mono_ms);
-        next(&self.deadlines).into_iter().chain(next(&self.waits)).chain(asks_again).min()
+        let expires = self.expiries.first_due().map(|(at, _)| at);
+        next(&self.deadlines).into_iter().chain(next(&self.waits)).chain(asks_again).chain(expires).min()
     }
 
-    /// Ends leases and waits that are over, at most [`TIMEOUTS_PER_TURN_MAX`] of each. A message whose lease ran out
+    /// Ends leases and waits that are over, at most [`TIMEOUTS_PER_TURN_MAX`] of each, and what expired. A message whose lease ran out
     /// is back at once: its worker is gone and the lease was wait enough. It dies if a started attempt was the last.
     pub fn handle_timeout(&mut self, now: Now, events: &mut Vec<QueueEvent>) {
         if let Some(window) = &mut self.window {
@@ -40,6 +41,7 @@ impl LeaseTable {
                 self.decide(returned(offset, 0), now, events);
             }
         }
+        self.handle_expired(now, events);
     }
 
     /// After a restart, when everything is replayed: every lease goes on with its token for a full term, and
@@ -55,5 +57,6 @@ impl LeaseTable {
         }
         self.arrived = 0;
         self.serviced = 0;
+        self.expired = 0;
     }
 }

@@ -278,6 +278,8 @@ impl Shard {
                     oldest_age_ms: self.age_ms(now, partition, table.oldest_unsettled()),
                     arrived: table.arrived(),
                     serviced: table.serviced(),
+                    expired: table.expired(),
+                    full: table.why_full().unwrap_or_default(),
                     held_bytes: held.bytes,
                     held_since_ms: held.since_ms,
                 });
@@ -351,6 +353,11 @@ fn check_queue_settings(settings: Option<&wire::QueueSettings>) -> Result<wire::
     }
     if wire::Ordering::try_from(complete.ordering).is_err() {
         return fail("this ordering is not known to this version: use none or key".into());
+    }
+    if wire::Expired::try_from(complete.expired).is_err() {
+        return fail(
+            "what expired messages become is not known to this version: use drop or dead-letter".into(),
+        );
     }
     if !complete.dead_letter_topic.is_empty() {
         return fail("a named dead-letter topic is not supported by this version: see `dure dlq`".into());

@@ -235,6 +235,7 @@ impl Shard {
                 self.end_takers(key, &RequestError::ShuttingDown);
                 continue;
             }
+            self.settle_expired(now, key);
             self.fetch_letters(key);
             self.ask_for_records(now, key);
             self.dispatch(now, key);

@@ -26,6 +26,23 @@ impl Shard {
         }
     }
 
+    /// What expired is not granted: it is settled first.
+    pub(super) fn settle_expired(&mut self, now: Now, key: QueueKey) {
+        let partitions = self.state.queue_topic(key.0, key.1).map_or(0, |topic| topic.tables.len());
+        for partition in (0..partitions).map(|p| PartitionId(p as u32)) {
+            let partition = TopicPartition { topic: key.1, partition };
+            if !self.state.table(key.0, partition).is_some_and(|table| table.has_expired(now)) {
+                continue;
+            }
+            self.commit_path.make_room();
+            let mut events = Vec::new();
+            if let Some(table) = self.state.table(key.0, partition) {
+                table.handle_expired(now, &mut events);
+            }
+            self.commit_queue_events(key.0, partition, events);
+        }
+    }
+
     pub(super) fn records_found(&mut self, now: Now, found: &FoundRecords) {
         if let Some(table) = self.state.table(found.group, found.partition) {
             table.handle_records(found.from, &found.table, now);

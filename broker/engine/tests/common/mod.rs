@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dure_engine::*;
-use dure_proto::{BatchBuilder, Compression, Offset, Records, ShardId, TopicPartition};
+use dure_proto::{BatchBuilder, Compression, EntryHeader, Offset, Records, ShardId, TopicPartition};
 
 pub struct Driver {
     pub disk: DiskRef,
@@ -95,9 +95,11 @@ impl Driver {
             Effect::Scrubbed(scrubbed) => self.scrubbed.push(scrubbed),
             Effect::Shortage(shortage) => self.shortage = shortage,
             Effect::FetchRecords { group, partition, from, seed } => {
-                let (base, records) = self.read_batch(partition, from).expect("it is there");
-                let indexes = from.since(base) as usize..records.len();
-                let facts = indexes.map(|index| RecordFacts::of(&records, index, seed)).collect();
+                let (header, records) = self.read_entry(partition, from).expect("it is there");
+                let indexes = from.since(header.base_offset) as usize..records.len();
+                let facts = indexes
+                    .map(|index| RecordFacts::of(&records, index, header.append_time_ms, seed))
+                    .collect();
                 let table = RecordTable::Records(facts);
                 self.shard.handle(self.now, Input::Records(FoundRecords { group, partition, from, table }));
             }
@@ -134,7 +136,14 @@ impl Driver {
 
     pub fn produce(&mut self, partition: TopicPartition, values: &[&str]) -> Result<Offset, RequestError> {
         let batch = batch(values);
-        let produce = Produce { partition, batch, keyed: false, all_keyed: false, record_bytes_max: 10 };
+        let produce = Produce {
+            partition,
+            batch,
+            keyed: false,
+            all_keyed: false,
+            record_bytes_max: 10,
+            expiring: false,
+        };
         match self.ask(Request::Produce(produce))? {
             Response::Produced { base_offset, .. } => Ok(base_offset),
             other => panic!("{other:?}"),
@@ -142,12 +151,16 @@ impl Driver {
     }
 
     pub fn read_batch(&self, partition: TopicPartition, offset: Offset) -> Option<(Offset, Records)> {
+        self.read_entry(partition, offset).map(|(header, records)| (header.base_offset, records))
+    }
+
+    pub fn read_entry(&self, partition: TopicPartition, offset: Offset) -> Option<(EntryHeader, Records)> {
         let mut cursor = Cursor::at(offset);
         match self.views[&partition].read(&mut cursor, 1, Wait::MayWait).expect("read") {
             ReadOutcome::Entries(entries) => {
                 let (header, batch) = dure_proto::split_entries(entries).next()?.expect("valid");
                 let records = Records::decode(&batch, &Default::default()).expect("decodes");
-                Some((header.base_offset, records))
+                Some((header, records))
             }
             ReadOutcome::AtEnd => None,
             other => panic!("{other:?}"),

@@ -1,6 +1,6 @@
 //! The lease table against a naive model: random operations, crashes with replay from the beginning or from a
-//! snapshot, lost last commits. After every step every offset, every count and every index must agree. Once for a group
-//! that grants what is next, once for one that keeps the order of keys.
+//! snapshot, lost last commits. After every step every offset, every count and every index must agree: for groups that
+//! grant what is next, that keep the order of keys, and whose messages expire.
 
 mod model;
 mod ops;
@@ -23,21 +23,31 @@ fn settings() -> LeaseSettings {
 
 /// What may happen to a table, of whatever kind it is.
 pub(crate) fn histories() -> impl Strategy<Value = History> {
-    (any::<bool>(), prop::collection::vec(ops::op(), 1..200))
-        .prop_map(|(by_key, ops)| History { by_key, ops })
+    let ops = prop::collection::vec(ops::op(), 1..200);
+    (any::<bool>(), any::<bool>(), any::<bool>(), ops).prop_map(|(by_key, expired_die, looks, ops)| History {
+        by_key,
+        expired_die,
+        looks,
+        ops,
+    })
 }
 
 /// See [`histories`].
 #[derive(Clone, Debug)]
 pub(crate) struct History {
     by_key: bool,
+    /// What is expired goes to the dead letters.
+    expired_die: bool,
+    /// The group looks into messages from the beginning; one that keeps the order of keys always does.
+    looks: bool,
     ops: Vec<ops::Op>,
 }
 
 /// Lets it happen to the table and to the model: they agree after every step.
 pub(crate) fn run(history: &History) {
-    let mut world = World::new(LeaseSettings { by_key: history.by_key, ..settings() });
-    for op in &history.ops {
+    let History { by_key, expired_die, looks, ref ops } = *history;
+    let mut world = World::new(LeaseSettings { by_key, expired_die, ..settings() }, by_key || looks);
+    for op in ops {
         world.step(op);
     }
     world.compare_snapshots();
@@ -46,7 +56,7 @@ pub(crate) fn run(history: &History) {
 /// Histories for each kind of table, as many as proptest makes of one thing.
 fn cases() -> ProptestConfig {
     let one = ProptestConfig::default();
-    ProptestConfig { cases: 2 * one.cases, ..one }
+    ProptestConfig { cases: 4 * one.cases, ..one }
 }
 
 proptest! {

@@ -38,6 +38,8 @@ pub(crate) struct Message {
     pub(crate) dead: Option<(u64, u32)>,
     /// The group has known its key since it was granted, or condemned when its turn had come.
     pub(crate) key_known: bool,
+    /// It was looked at, and expires then, on the monotonic clock.
+    pub(crate) expires: Option<u64>,
 }
 
 pub(crate) const FRESH: Message = Message {
@@ -51,6 +53,7 @@ pub(crate) const FRESH: Message = Message {
     doom: None,
     dead: None,
     key_known: false,
+    expires: None,
 };
 
 impl Message {
@@ -93,6 +96,10 @@ pub(crate) struct Model {
     pub(crate) by_key: bool,
     /// The key of each message, 0 for none, whatever becomes of it.
     pub(crate) keys: Vec<u8>,
+    /// When each message expires, on the wall clock.
+    pub(crate) expires: Vec<Option<u64>>,
+    /// How many were settled because they expired.
+    pub(crate) expired: u64,
 }
 
 impl Model {
@@ -106,10 +113,32 @@ impl Model {
         known.count() >= settings().messages_max
     }
 
+    /// What expired and is not out is settled, or dies, in the order of its time. Of one that is not the head of its line
+    /// nobody keeps the key.
+    pub(crate) fn expire(&mut self, now: Now, die: bool, scanned: u64) {
+        let all = (0..self.messages.len()).map(|offset| (self.messages[offset].expires, offset));
+        let mut due: Vec<_> = all.filter(|(at, _)| at.is_some_and(|at| at <= now.mono_ms)).collect();
+        due.sort_unstable();
+        for (_, offset) in due {
+            let goes = self.may_go(offset as u64, scanned);
+            let message = &mut self.messages[offset];
+            if !matches!(message.state(), MessageState::Ready | MessageState::Delayed) {
+                continue;
+            }
+            if die {
+                message.key_known |= goes && !message.is_known();
+                message.doom = Some(Doom { rejected: true, taken: false });
+            } else {
+                message.settle();
+                self.expired += 1;
+            }
+        }
+    }
+
     /// The key that the group knows of a message; 0: none.
     fn key(&self, offset: usize) -> u8 {
         let message = &self.messages[offset];
-        if message.is_known() && !message.key_known { 0 } else { self.keys[offset] }
+        if !self.by_key || (message.is_known() && !message.key_known) { 0 } else { self.keys[offset] }
     }
 
     /// Somebody has another message of its key.
@@ -226,8 +255,10 @@ impl Model {
 
     /// Only what is in the journal survives; leases run anew.
     pub(crate) fn crash(&mut self, now: Now) {
+        self.expired = 0;
         for message in self.messages.iter_mut().filter(|message| message.alive) {
             message.doom = None;
+            message.expires = None;
             message.key_known &= message.token.is_some() || message.letter.is_some();
             match &mut message.place {
                 Place::Leased { deadline, lease_ms } => *deadline = now.mono_ms + *lease_ms,

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
-    /// Messages, each with the key of its number; 0 is none.
-    Append(Vec<u8>),
+    /// Messages, each with the key of its number, 0 for none, and how long it is good for.
+    Append(Vec<(u8, Option<u64>)>),
     /// A record table of so many records is asked for, and comes.
     Scan(u64),
     /// The batch of so many records cannot be decoded.
@@ -57,7 +57,7 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         2 => proptest::option::of(1u64..20_000).prop_map(|lease_ms| SettleAction::Extend { lease_ms }),
     ];
     prop_oneof![
-        4 => prop::collection::vec(0u8..4, 1..6).prop_map(Op::Append),
+        4 => prop::collection::vec((0u8..4, prop::option::weighted(0.2, 0u64..20_000)), 1..6).prop_map(Op::Append),
         6 => (1u64..9).prop_map(Op::Scan),
         1 => (1u64..4).prop_map(Op::ScanUndecodable),
         1 => Just(Op::ScanFailed),

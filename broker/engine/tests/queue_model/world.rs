@@ -39,12 +39,14 @@ pub(crate) struct World {
     letter_next: u64,
     /// Messages whose records were shown since the window began anew.
     shown: BTreeSet<u64>,
+    /// The group looks into messages.
+    looks: bool,
 }
 
 impl World {
-    pub(crate) fn new(settings: LeaseSettings) -> World {
+    pub(crate) fn new(settings: LeaseSettings, looks: bool) -> World {
         let model = Model { by_key: settings.by_key, ..Model::default() };
-        World {
+        let mut world = World {
             now: Now { mono_ms: 5, wall_ms: 1_700_000_000_000 },
             table: LeaseTable::new(settings.clone(), Offset::ZERO),
             settings,
@@ -58,7 +60,12 @@ impl World {
             given: HashSet::new(),
             letter_next: 100,
             shown: BTreeSet::new(),
+            looks,
+        };
+        if looks {
+            world.table.look_inside();
         }
+        world
     }
 
     fn at(&self, place: u8) -> u64 {
@@ -78,8 +85,11 @@ impl World {
     fn operate(&mut self, op: &Op, events: &mut Vec<QueueEvent>) {
         let now = self.now;
         match op.clone() {
-            Op::Append(keys) => {
-                self.model.keys.extend(&keys);
+            Op::Append(messages) => {
+                for (key, ttl) in messages {
+                    self.model.keys.push(key);
+                    self.model.expires.push(ttl.map(|ttl| now.wall_ms + ttl));
+                }
                 let end = Offset(self.model.keys.len() as u64);
                 self.model.messages.resize(end.0 as usize, FRESH);
                 self.table.handle_high_watermark(end);
@@ -89,7 +99,7 @@ impl World {
                 if let Some(from) = self.take_wanted() {
                     let end = (from + count).min(self.model.keys.len() as u64);
                     self.shown.extend(from..end);
-                    let facts = (from..end).map(|at| RecordFacts { key: self.key_hash(at) }).collect();
+                    let facts = (from..end).map(|at| self.look_at(at)).collect();
                     self.table.handle_records(Offset(from), &RecordTable::Records(facts), now);
                     assert!(self.table.scanned() >= Some(Offset(end)), "it stopped with room left");
                 }
@@ -220,14 +230,25 @@ impl World {
         }
     }
 
-    fn key_hash(&self, offset: u64) -> Option<KeyHash> {
-        KeyHash::from_stored(u64::from(self.model.keys[offset as usize]))
+    fn scanned(&self) -> u64 {
+        self.table.scanned().map_or(0, |scanned| scanned.0)
+    }
+
+    fn look_at(&mut self, offset: u64) -> RecordFacts {
+        let key = KeyHash::from_stored(u64::from(self.model.keys[offset as usize]));
+        let expires_wall_ms = self.model.expires[offset as usize];
+        let message = &mut self.model.messages[offset as usize];
+        if message.alive && message.letter.is_none() {
+            let in_ms = |wall_ms: u64| wall_ms.saturating_sub(self.now.wall_ms);
+            message.expires = expires_wall_ms.map(|wall_ms| self.now.mono_ms + in_ms(wall_ms));
+        }
+        RecordFacts { key, expires_wall_ms }
     }
 
     /// Where a record table is wanted: at the first unsettled message that was not shown yet.
     fn take_wanted(&mut self) -> Option<u64> {
         let from = self.table.take_wanted_records(self.now)?.0;
-        assert!(self.settings.by_key, "a group that need not look into messages does");
+        assert!(self.looks, "a group that need not look into messages does");
         assert_eq!(self.table.take_wanted_records(self.now), None, "asked twice");
         assert!(self.model.messages[from as usize].held, "{from} is settled");
         Some(from)
@@ -249,6 +270,8 @@ impl World {
     }
 
     fn grant(&mut self, count: u32, lease_ms: u64, started: bool, events: &mut Vec<QueueEvent>) {
+        self.table.handle_expired(self.now, events);
+        self.model.expire(self.now, self.settings.expired_die, self.scanned());
         let terms = LeaseTerms { lease_ms, started };
         let grantable = self.table.grantable();
         let grants = self.table.grant(self.now, count, terms, &mut self.tokens, events);
@@ -269,7 +292,7 @@ impl World {
             assert_eq!(grant.letter, message.letter.map(Offset));
             self.receipts.push((grant.offset, grant.token));
         }
-        if grants.len() < count as usize && !self.settings.by_key {
+        if grants.len() < count as usize && !self.looks {
             assert_eq!(self.model.next(), None, "something could have been granted");
         }
     }
@@ -312,7 +335,11 @@ impl World {
         assert!(self.table.poll_timeout().is_none_or(|at| at > now.mono_ms), "it left something over");
         let mut returned: BTreeMap<u64, u64> = BTreeMap::new();
         for event in events.iter() {
-            let Some(Event::Returned(event)) = &event.event else { panic!("time does only this") };
+            let event = match &event.event {
+                Some(Event::Returned(event)) => event,
+                Some(Event::Settled(settled)) if settled.expired => continue,
+                other => panic!("time does not do this: {other:?}"),
+            };
             assert!(returned.insert(event.offset, event.due_wall_ms).is_none(), "returned twice");
         }
         for (offset, message) in (0u64..).zip(&mut self.model.messages) {
@@ -329,6 +356,7 @@ impl World {
             }
         }
         assert!(returned.is_empty(), "returned before its time: {returned:?}");
+        self.model.expire(now, self.settings.expired_die, self.scanned());
     }
 
     /// What the shard does when the bytes have come: everything taken is buried, in any order.
@@ -373,6 +401,9 @@ impl World {
             }
             None => (LeaseTable::new(self.settings.clone(), Offset::ZERO), 0),
         };
+        if self.looks {
+            table.look_inside();
+        }
         for entry in &self.journal[from..] {
             match entry {
                 Entry::Event(event) => table.apply(event, self.now).expect("it fits"),
@@ -400,6 +431,7 @@ impl World {
         self.table.check();
         if let Some(scanned) = self.table.scanned() {
             assert_eq!(self.table.grantable(), self.model.grantable(scanned.0), "grantable is wrong");
+            assert!(self.settings.expired_die || self.table.expired() == self.model.expired);
             let unseen = |at: &u64| self.model.messages[*at as usize].held && !self.shown.contains(at);
             assert_eq!((0..scanned.0).find(unseen), None, "granted without having been looked at");
         }

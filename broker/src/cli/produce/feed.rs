@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dure_client::{Delivery, Message, Producer};
@@ -32,6 +33,7 @@ pub(super) struct Feed {
     pub(super) separator: Option<Vec<u8>>,
     pub(super) headers: Vec<(Bytes, Bytes)>,
     pub(super) partition: Option<u32>,
+    pub(super) ttl: Option<Duration>,
 }
 
 /// Nobody waits for acknowledgements any more.
@@ -111,6 +113,9 @@ impl Feed {
         }
         for (name, value) in &self.headers {
             message = message.header(name.clone(), value.clone());
+        }
+        if let Some(ttl) = self.ttl {
+            message = message.ttl(ttl);
         }
         match self.partition {
             Some(partition) => message.partition(partition),

@@ -10,6 +10,7 @@ mod input;
 use std::collections::VecDeque;
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use dure_client::{Compression, Delivery, Error};
@@ -35,6 +36,7 @@ const PIECES_MAX: usize = 1024;
 #[command(after_help = "Examples:\n  \
     echo hello | dure produce greetings\n  \
     printf 'user-7:login\\nuser-8:logout\\n' | dure produce events --key-separator : -o json\n  \
+    echo offer | dure produce offers --ttl 15m\n  \
     dure produce photos --file cat.jpg --file dog.jpg --header type=image/jpeg")]
 pub(super) struct ProduceArgs {
     /// The topic; producing never creates one.
@@ -48,6 +50,10 @@ pub(super) struct ProduceArgs {
     /// A header of every message; may be repeated.
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = args::pair)]
     headers: Vec<(String, String)>,
+    /// Each message is good for this long: queue groups deliver it in this time or not at all, see `dure group create
+    /// --expired`. Streams deliver it all the same.
+    #[arg(long, value_name = "DURATION", value_parser = args::some_duration)]
+    ttl: Option<Duration>,
     /// Send everything to this partition.
     #[arg(long, value_name = "P")]
     partition: Option<u32>,
@@ -75,6 +81,7 @@ pub(super) async fn run(args: ProduceArgs) -> Outcome {
         separator: args.key_separator.map(String::into_bytes),
         headers: args.headers.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
         partition: args.partition,
+        ttl: args.ttl,
     };
     if args.file.is_empty() {
         tokio::spawn(feed.lines(input::read_stdin()));

@@ -170,6 +170,7 @@ fn produce_in_session(
         keyed: false,
         all_keyed: false,
         record_bytes_max: 10,
+        expiring: false,
     }))
 }
 

@@ -145,6 +145,7 @@ impl World {
             keyed: batch.keys.iter().any(Option::is_some),
             all_keyed: batch.keys.iter().all(Option::is_some),
             record_bytes_max: batch.record_bytes_max,
+            expiring: false,
         };
         self.send_from(reply_to, Request::Produce(produce), Op::Produce { batch: id });
     }

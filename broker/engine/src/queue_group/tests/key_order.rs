@@ -7,7 +7,9 @@ use super::*;
 /// `a` to `z` are keys, a dot is a message without one.
 fn facts(keys: &str) -> RecordTable {
     let key = |key: u8| (key != b'.').then(|| KeyHash::from_stored(u64::from(key))).flatten();
-    RecordTable::Records(keys.bytes().map(|byte| RecordFacts { key: key(byte) }).collect())
+    RecordTable::Records(
+        keys.bytes().map(|byte| RecordFacts { key: key(byte), expires_wall_ms: None }).collect(),
+    )
 }
 
 fn by_key() -> LeaseSettings {
