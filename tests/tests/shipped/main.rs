@@ -5,6 +5,7 @@ mod backup;
 mod compaction;
 mod crash;
 mod faults;
+mod expiry;
 mod fsync;
 mod full_disk;
 mod hostile;
