@@ -147,6 +147,12 @@ mutants! {
         RunsJoinedOverGap,
         /// a redriven message keeps no letter
         RedriveForgetsLetter,
+        /// messages of one key are given out side by side
+        KeyOrderIgnored,
+        /// the keys of what is leased are missing in a checkpoint
+        KeysNotKept,
+        /// a message is given out though it expired
+        ExpiredDelivered,
     }
     "stream group" {
         /// a committed offset goes back

@@ -24,13 +24,9 @@ impl RecordReader {
                 Err(_) if next > from => break,
                 Err(error) => return unreadable(error),
             };
-            let first = usize::try_from(next.since(batch.base)).expect("a batch's records fit in memory");
             let room = RECORD_TABLE_MAX as usize - facts.len();
-            let end = batch.records.len().min(first + room);
-            facts.extend(
-                (first..end).map(|index| RecordFacts::of(&batch.records, index, batch.append_time_ms, seed)),
-            );
-            next = batch.base.plus(end as u64);
+            facts.extend(RecordFacts::of_batch(&batch.records, next, batch.append_time_ms, seed).take(room));
+            next = from.plus(facts.len() as u64);
         }
         RecordTable::Records(facts)
     }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use dure_engine::{
     ConnectionId, Cursor, DeliverTo, Effect, FoundRecords, Input, LeaseGrant, Letter, LogView, Now,
-    ReadOutcome, RecordTable, RecoveryReport, ReplyTo, Request, RequestError, Response, Shard, ShardConfig,
-    SimDisk, TopicTable, Wait, letter_batch,
+    ReadOutcome, RecordFacts, RecordTable, RecoveryReport, ReplyTo, Request, RequestError, Response, Shard,
+    ShardConfig, SimDisk, TopicTable, Wait, letter_batch,
 };
-use dure_proto::{Offset, Records, ShardId, TopicPartition, split_entries};
+use dure_proto::{BatchLimits, EntryHeader, Offset, Records, ShardId, TopicPartition, split_entries};
 
 use crate::sim::Violation;
 
@@ -81,9 +81,14 @@ impl Driver {
                 let batch = self.letter(from.0, from.1);
                 self.shard.handle(self.now, Input::Letter(Letter { group, source, offset, batch }));
             }
-            Effect::FetchRecords { group, partition, from, .. } => {
-                let found = FoundRecords { group, partition, from, table: RecordTable::Failed };
-                self.shard.handle(self.now, Input::Records(found));
+            Effect::FetchRecords { group, partition, from, seed } => {
+                let table = match self.batch(partition, from) {
+                    Some((header, records)) => RecordTable::Records(
+                        RecordFacts::of_batch(&records, from, header.append_time_ms, seed).collect(),
+                    ),
+                    None => RecordTable::Failed,
+                };
+                self.shard.handle(self.now, Input::Records(FoundRecords { group, partition, from, table }));
             }
             Effect::EndSubscription { .. } | Effect::Assign { .. } => {}
             Effect::Scrubbed(_) | Effect::Shortage(_) => {}
@@ -93,14 +98,16 @@ impl Driver {
     }
 
     fn letter(&self, partition: TopicPartition, offset: Offset) -> bytes::Bytes {
-        let read = || -> Option<bytes::Bytes> {
-            let read = self.views.get(&partition)?.read(&mut Cursor::at(offset), 1, Wait::MayWait).ok()?;
-            let ReadOutcome::Entries(entries) = read else { return None };
-            let (header, batch) = split_entries(entries).next()?.ok()?;
-            let records = Records::decode(&batch, &dure_proto::BatchLimits::stored()).ok()?;
-            Some(letter_batch(Ok(&records.get(offset.since(header.base_offset) as usize)?)))
-        };
-        read().unwrap_or_else(|| letter_batch(Err("it cannot be read")))
+        let record = self.batch(partition, offset).and_then(|(_, records)| records.at(offset));
+        letter_batch(record.as_ref().ok_or("it cannot be read"))
+    }
+
+    /// The batch that holds a record.
+    fn batch(&self, partition: TopicPartition, offset: Offset) -> Option<(EntryHeader, Records)> {
+        let read = self.views.get(&partition)?.read(&mut Cursor::at(offset), 1, Wait::MayWait).ok()?;
+        let ReadOutcome::Entries(entries) = read else { return None };
+        let (header, batch) = split_entries(entries).next()?.ok()?;
+        Some((header, Records::decode(&batch, &BatchLimits::stored()).ok()?))
     }
 
     pub(super) fn ask(&mut self, request: Request) -> Result<Result<Response, RequestError>, Violation> {

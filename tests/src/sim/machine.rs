@@ -115,11 +115,9 @@ impl World {
         };
         let table = match records {
             Some((header, records)) => {
-                let first = from.since(records.offset(0)) as usize;
-                let end = self.rng.usize(first..records.len()) + 1;
-                let append_ms = header.append_time_ms;
-                let facts = (first..end).map(|index| RecordFacts::of(&records, index, append_ms, seed));
-                RecordTable::Records(facts.collect())
+                let facts = RecordFacts::of_batch(&records, from, header.append_time_ms, seed);
+                let count = 1 + self.rng.usize(0..header.end_offset().since(from) as usize);
+                RecordTable::Records(facts.take(count).collect())
             }
             None => RecordTable::Failed,
         };

@@ -343,7 +343,7 @@ impl World {
             let by_key = shape.is_some_and(|queue| queue.ordering() == wire::Ordering::Key && queue.hold);
             let part = model.parts.entry(lease.partition).or_default();
             part.granted(&lease, subscription, attempts_max, mono_ms)?;
-            if by_key && !self.is_purging(&topic) {
+            if by_key && !self.damaged && !self.is_purging(&topic) {
                 self.model.check_key_order(&group, lease.partition, lease.offset, mono_ms)?;
             }
             self.grants_open.push((group.clone(), lease.partition, lease.offset, lease.token));

@@ -4,8 +4,8 @@
 mod backup;
 mod compaction;
 mod crash;
-mod faults;
 mod expiry;
+mod faults;
 mod fsync;
 mod full_disk;
 mod hostile;

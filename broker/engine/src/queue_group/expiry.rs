@@ -11,6 +11,7 @@ use dure_proto::journal::{self, QueueEvent, queue_event::Event};
 use super::table::LeaseTable;
 use super::window::Window;
 use crate::Now;
+use crate::mutant::{self, Mutant};
 
 /// Why an expired message is in the dead letters.
 pub const EXPIRED_REASON: &str = "expired";
@@ -86,6 +87,9 @@ impl LeaseTable {
 
     /// Settles what expired, or sends it to the dead letters, as the group wants it. To be called before each grant.
     pub fn handle_expired(&mut self, now: Now, events: &mut Vec<QueueEvent>) {
+        if mutant::is(Mutant::ExpiredDelivered) {
+            return;
+        }
         while let Some((_, offset)) = self.expiries.first_due().filter(|(at, _)| *at <= now.mono_ms) {
             if self.settings.expired_die {
                 self.condemn(offset, EXPIRED_REASON);

@@ -5,6 +5,7 @@ use dure_proto::{KeyHash, KeySeed, Offset, Records, ttl_ms};
 
 use super::table::LeaseTable;
 use crate::Now;
+use crate::mutant::{self, Mutant};
 
 /// Records in one table.
 pub const RECORD_TABLE_MAX: u32 = 4096;
@@ -23,14 +24,22 @@ pub struct RecordFacts {
 }
 
 impl RecordFacts {
-    /// Of the record at `index`, which must be there, in a batch appended at that time.
-    #[must_use]
-    pub fn of(records: &Records, index: usize, append_time_ms: u64, seed: KeySeed) -> RecordFacts {
-        let Some(record) = records.get(index) else { return RecordFacts::default() };
-        RecordFacts {
-            key: record.key.map(|key| KeyHash::of(&key, seed)),
-            expires_wall_ms: ttl_ms(&record.headers).map(|ttl| append_time_ms.saturating_add(ttl)),
-        }
+    /// Of every offset of a batch from one on, which must be in it, appended at that time. Of an offset without a record
+    /// nothing is known: whoever is granted it finds that out.
+    pub fn of_batch(
+        records: &Records,
+        from: Offset,
+        append_time_ms: u64,
+        seed: KeySeed,
+    ) -> impl Iterator<Item = RecordFacts> {
+        let offsets = (from.0..records.header().end_offset().0).map(Offset);
+        offsets.map(move |offset| match records.at(offset) {
+            None => RecordFacts::default(),
+            Some(record) => RecordFacts {
+                key: record.key.map(|key| KeyHash::of(&key, seed)),
+                expires_wall_ms: ttl_ms(&record.headers).map(|ttl| append_time_ms.saturating_add(ttl)),
+            },
+        })
     }
 }
 
@@ -161,7 +170,7 @@ impl LeaseTable {
             return true;
         }
         self.advance_window(offset);
-        let key = facts.key.filter(|_| self.settings.by_key);
+        let key = facts.key.filter(|_| self.settings.by_key && !mutant::is(Mutant::KeyOrderIgnored));
         let LeaseTable { window, settled, messages, .. } = self;
         if let Some(window) = window {
             window.scan(offset, key, |from| super::table::next_untouched(settled, messages, from));

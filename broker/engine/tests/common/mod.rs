@@ -96,11 +96,8 @@ impl Driver {
             Effect::Shortage(shortage) => self.shortage = shortage,
             Effect::FetchRecords { group, partition, from, seed } => {
                 let (header, records) = self.read_entry(partition, from).expect("it is there");
-                let indexes = from.since(header.base_offset) as usize..records.len();
-                let facts = indexes
-                    .map(|index| RecordFacts::of(&records, index, header.append_time_ms, seed))
-                    .collect();
-                let table = RecordTable::Records(facts);
+                let facts = RecordFacts::of_batch(&records, from, header.append_time_ms, seed);
+                let table = RecordTable::Records(facts.collect());
                 self.shard.handle(self.now, Input::Records(FoundRecords { group, partition, from, table }));
             }
             Effect::EndSubscription { .. } | Effect::Assign { .. } => {}
