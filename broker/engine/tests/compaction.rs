@@ -251,6 +251,21 @@ fn a_damaged_segment_is_left_as_it_is_and_named() {
     assert_eq!(lost, [(1, 2)], "neither hidden nor made larger");
 }
 
+#[test]
+fn a_directory_that_fails_to_sync_in_a_pass_stops_the_shard() {
+    let disk = SimDisk::new(1);
+    let mut driver = Driver::open(Arc::new(disk.clone()), START);
+    let t = topic(&mut driver);
+    for round in 0..8 {
+        say(&mut driver, t, &[said("a", &format!("{round}{}", filler()))]);
+    }
+    disk.set_faults(SimFaults { fail_sync_dir: FaultRule::From(1), ..SimFaults::default() });
+    driver.may_stop = true;
+    compact(&mut driver);
+    let why = driver.stopped.expect("names of other logs may be lost with the directory");
+    assert!(why.contains("directory"), "{why}");
+}
+
 /// An offset, and the value of a key there; none for a tombstone.
 type Written = (u64, Option<Vec<u8>>);
 
