@@ -153,6 +153,8 @@ mutants! {
         KeysNotKept,
         /// a message is given out though it expired
         ExpiredDelivered,
+        /// what comes behind the offset up to which is acknowledged is settled, too
+        AckUpToOneTooFar,
     }
     "stream group" {
         /// a committed offset goes back

@@ -169,10 +169,14 @@ pub struct SettleItem {
 pub enum SettleAction {
     /// Done with it, for ever.
     Ack,
+    /// Done with it and with everything before it, whoever holds that; a receipt without a token holds nothing itself.
+    AckUpTo,
     /// Back to the queue, after this delay or after the group's backoff.
     Release {
         /// `None`: the group's backoff.
         delay_ms: Option<u64>,
+        /// Kept with the dead letter if that was the last attempt.
+        reason: String,
     },
     /// To the dead letters.
     Reject {
@@ -338,8 +342,11 @@ pub enum RequestError {
     /// The group has members.
     #[error("group `{0}` has members: stop them first")]
     GroupNotEmpty(String),
-    /// The message was leased anew since.
-    #[error("stale lease: message {0} was leased anew since this receipt was given out")]
+    /// The message was leased anew since, or a crash of the broker took the grant.
+    #[error(
+        "stale lease: message {0} was leased anew since this receipt was given out, or the broker went down before the \
+         lease was kept: it is delivered again"
+    )]
     StaleLease(Receipt),
     /// Only an ack may meet a settled message.
     #[error("already settled: message {0} is acknowledged or dead-lettered")]

@@ -51,7 +51,7 @@ fn a_worker_takes_acks_rejects_and_releases() {
     assert_eq!(again, Ok(Settled { already: true }));
     let reject = SettleAction::Reject { reason: "not a photo".into() };
     assert_eq!(driver.settle_one("photos", "resize", &leases[1], reject), Ok(Settled { already: false }));
-    let release = SettleAction::Release { delay_ms: Some(1_000) };
+    let release = SettleAction::Release { delay_ms: Some(1_000), reason: String::new() };
     driver.settle_one("photos", "resize", &leases[2], release).expect("released");
     let row = &driver.group("resize").partitions[0];
     assert_eq!((row.ready, row.leased, row.delayed, row.dead, row.committed), (1, 0, 1, 1, Some(2)));

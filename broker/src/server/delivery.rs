@@ -142,7 +142,11 @@ impl Deliverer {
             match self.ready(lease).await {
                 Ok(ready) if frame.has_room(&ready, RECEIVE_JOBS_BYTES_MAX) => frame.push(ready),
                 // It does not fit in the answer: back to the queue at once, behind which the next receive finds it.
-                Ok(_) => self.settle(lease, names, SettleAction::Release { delay_ms: Some(0) }),
+                Ok(_) => self.settle(
+                    lease,
+                    names,
+                    SettleAction::Release { delay_ms: Some(0), reason: String::new() },
+                ),
                 Err(error) => self.give_up(lease, names, &error),
             }
         }
@@ -175,7 +179,7 @@ impl Deliverer {
         let action = if error.is_final() {
             SettleAction::Reject { reason: error.to_string() }
         } else {
-            SettleAction::Release { delay_ms: Some(READ_AGAIN_MS) }
+            SettleAction::Release { delay_ms: Some(READ_AGAIN_MS), reason: error.to_string() }
         };
         tracing::error!(group = names.group, topic = names.topic, %error, ?action, "a leased message cannot be read");
         self.settle(lease, names, action);

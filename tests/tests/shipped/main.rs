@@ -19,6 +19,7 @@ mod reconnect;
 mod refusals;
 mod retention;
 mod scrub;
+mod settling;
 mod shutdown;
 mod start;
 mod streams;

@@ -6,6 +6,7 @@ use dure_proto::{Epoch, KeyHash, LeaseToken, Offset};
 use super::expiry::{EXPIRED_REASON, Expiries};
 use super::message::{DeadLetter, Phase};
 use super::settings::{RELEASE_DELAY_MS_MAX, TABLE_MESSAGES_MAX};
+use super::settle::clip;
 use super::settled_set::SettledSet;
 use super::table::LeaseTable;
 use crate::Now;
@@ -49,7 +50,12 @@ impl LeaseTable {
             }),
             Some(Event::Returned(returned)) => {
                 let phase = waiting_until(returned.due_wall_ms, now);
-                self.edit_granted("returned", returned.offset, |message| message.phase = phase)
+                self.edit_granted("returned", returned.offset, |message| {
+                    message.phase = phase;
+                    if !returned.reason.is_empty() {
+                        message.why = Some(clip(&returned.reason).into());
+                    }
+                })
             }
             Some(Event::Extended(extended)) => {
                 let lease_ms = extended.lease_ms;

@@ -23,6 +23,13 @@ impl TokenSource {
         TokenSource { epoch, next: 1 }
     }
 
+    /// Whether a token may have been given out before this epoch began. If its message does not know it, a crash took
+    /// the grant before its commit was durable.
+    #[must_use]
+    pub fn may_have_lost(&self, token: LeaseToken) -> bool {
+        Epoch(0) < token.epoch && token.epoch < self.epoch && token.counter > 0
+    }
+
     /// A token that was never given out.
     pub fn take(&mut self) -> LeaseToken {
         let token = LeaseToken { epoch: self.epoch, counter: self.next };

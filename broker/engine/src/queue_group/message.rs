@@ -17,6 +17,8 @@ pub(crate) struct Message {
     pub(crate) letter: Option<Offset>,
     /// Set from its first grant on, where the group keeps the order of keys and it has one.
     pub(crate) key: Option<KeyHash>,
+    /// Why it was given back the last time, if that was out of attempts.
+    pub(crate) why: Option<Box<str>>,
     pub(crate) phase: Phase,
     /// Set while it is on its way to the dead letters. Volatile, and never set for a lease that runs unless
     /// its holder rejected it.

@@ -7,6 +7,7 @@ use roaring::RoaringTreemap;
 use super::apply::waiting_until;
 use super::message::{DeadLetter, Message, Phase};
 use super::settings::LeaseSettings;
+use super::settle::clip;
 use super::settled_set::SettledSet;
 use super::table::LeaseTable;
 use crate::Now;
@@ -106,7 +107,7 @@ impl LeaseTable {
 }
 
 fn message_snapshot(offset: Offset, message: &Message) -> QueueMessageSnapshot {
-    let token = message.token.unwrap_or(LeaseToken { epoch: Epoch(0), counter: 0 });
+    let token = message.token.unwrap_or(LeaseToken::NONE);
     let (lease_ms, due_wall_ms) = match message.phase {
         Phase::Ready => (0, 0),
         Phase::Waiting { due_wall_ms, .. } => (0, due_wall_ms),
@@ -123,6 +124,7 @@ fn message_snapshot(offset: Offset, message: &Message) -> QueueMessageSnapshot {
         started: message.started,
         letter: message.letter.map(|letter| letter.0),
         redriven: message.letter.is_some(),
+        reason: message.why.as_deref().unwrap_or_default().to_owned(),
         key: KeyHash::to_stored(message.key.filter(|_| !mutant::is(Mutant::KeysNotKept))),
         ..QueueMessageSnapshot::default()
     }
@@ -140,6 +142,7 @@ fn known_message(snapshot: &QueueMessageSnapshot, letter: Option<Offset>, now: N
         started: snapshot.started,
         letter,
         key: KeyHash::from_stored(snapshot.key),
+        why: (!snapshot.reason.is_empty()).then(|| clip(&snapshot.reason).into()),
         phase,
         dying: None,
     }

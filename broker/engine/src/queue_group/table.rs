@@ -243,7 +243,10 @@ impl LeaseTable {
         change(&mut message);
         let attempts_max = self.settings.attempts_max;
         if message.attempts >= attempts_max && !message.is_leased() && message.dying.is_none() {
-            let reason = format!("no attempts left ({} of {attempts_max})", message.attempts);
+            let reason = match &message.why {
+                Some(why) => why.to_string(),
+                None => format!("no attempts left ({} of {attempts_max})", message.attempts),
+            };
             message.phase = Phase::Ready;
             message.dying = Some(Box::new(Doom { reason, rejected: false, taken: false }));
         }

@@ -36,7 +36,7 @@ impl LeaseTable {
             let over = self.deadlines.first().copied().filter(|(deadline, _)| *deadline <= now.mono_ms);
             let Some((_, offset)) = over else { break };
             if self.messages[&offset].started {
-                self.give_back(offset, 0, "lease expired", now, events);
+                self.give_back(offset, 0, "lease expired", "", now, events);
             } else {
                 self.decide(returned(offset, 0), now, events);
             }

@@ -124,6 +124,9 @@ impl Shard {
                         dying.push(((group, partition, offset), results.len()));
                         Ok(Settled { already: false })
                     }
+                    Err(SettleError::UnknownReceipt) if self.tokens.may_have_lost(token) => {
+                        Err(RequestError::StaleLease(item.receipt))
+                    }
                     Err(error) => Err(settle_error(error, item.receipt)),
                 });
             }
@@ -178,7 +181,7 @@ impl Shard {
         let receipt = |offset| Receipt {
             partition: letter.source.partition,
             offset,
-            token: dure_proto::LeaseToken { epoch: dure_proto::Epoch(0), counter: 0 },
+            token: dure_proto::LeaseToken::NONE,
         };
         let result = |offset| match buried {
             true => Ok(Settled { already: false }),
@@ -308,6 +311,10 @@ fn settle_error(error: SettleError, receipt: Receipt) -> RequestError {
         SettleError::StaleLease => RequestError::StaleLease(receipt),
         SettleError::AlreadySettled => RequestError::AlreadySettled(receipt),
         SettleError::UnknownReceipt => RequestError::UnknownReceipt(receipt),
+        SettleError::BeyondEnd { end } => RequestError::Invalid(format!(
+            "partition {} has no offset {} yet: the next message gets {end}",
+            receipt.partition, receipt.offset
+        )),
         SettleError::OutOfBounds { what, ms, ms_max } => {
             RequestError::Invalid(format!("{what} of {ms} ms is out of bounds: at most {ms_max} ms"))
         }

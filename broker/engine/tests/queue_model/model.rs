@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use dure_engine::{MessageState, Now, SettleAction, SettleError, Settlement};
-use dure_proto::LeaseToken;
+use dure_proto::{LeaseToken, Offset};
 
 use super::settings;
 
@@ -188,6 +188,9 @@ impl Model {
         now: Now,
         due_wall: Option<u64>,
     ) -> Result<Settlement, SettleError> {
+        if *action == SettleAction::AckUpTo {
+            return self.ack_up_to(offset, token);
+        }
         let key_is_out = self.messages.len() as u64 > offset && self.key_is_out(offset);
         let Some(message) = self.messages.get_mut(offset as usize) else {
             return Err(SettleError::UnknownReceipt);
@@ -211,6 +214,7 @@ impl Model {
                 message.settle();
                 self.acked.insert(offset);
             }
+            SettleAction::AckUpTo => unreachable!("answered above"),
             SettleAction::Reject { .. } => {
                 let taken = message.doom.is_some_and(|doom| doom.taken);
                 message.doom = Some(Doom { rejected: true, taken });
@@ -236,6 +240,24 @@ impl Model {
             SettleAction::Release { .. } => message.give_back(due_wall.unwrap_or(0), now),
         }
         Ok(Settlement::Done)
+    }
+
+    fn ack_up_to(&mut self, offset: u64, token: LeaseToken) -> Result<Settlement, SettleError> {
+        let Some(message) = self.messages.get(offset as usize) else {
+            return Err(SettleError::BeyondEnd { end: Offset(self.messages.len() as u64) });
+        };
+        match message.token {
+            _ if token == LeaseToken::NONE => {}
+            _ if !message.alive => return Ok(Settlement::AlreadySettled),
+            Some(last) if last == token => {}
+            Some(last) if last > token => return Err(SettleError::StaleLease),
+            _ => return Err(SettleError::UnknownReceipt),
+        }
+        let alive = (0..=offset).filter(|at| self.messages[*at as usize].alive);
+        let done: Vec<u64> = alive.collect();
+        done.iter().for_each(|at| self.messages[*at as usize].settle());
+        self.acked.extend(&done);
+        Ok(if done.is_empty() { Settlement::AlreadySettled } else { Settlement::Done })
     }
 
     pub(crate) fn seek(&mut self, to: u64) {

@@ -22,6 +22,8 @@ pub(crate) enum Op {
         pick: usize,
         action: SettleAction,
     },
+    /// Everything up to an offset is acknowledged, by nobody who holds it.
+    AckUpTo(u8),
     Forge {
         offset: u64,
         epoch: u64,
@@ -52,9 +54,12 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
     let action = prop_oneof![
         4 => Just(SettleAction::Ack),
         3 => Just(SettleAction::Start),
-        3 => proptest::option::of(0u64..5_000).prop_map(|delay_ms| SettleAction::Release { delay_ms }),
+        3 => proptest::option::of(0u64..5_000).prop_map(|delay_ms| {
+            SettleAction::Release { delay_ms, reason: "why not".into() }
+        }),
         2 => Just(SettleAction::Reject { reason: "no".into() }),
         2 => proptest::option::of(1u64..20_000).prop_map(|lease_ms| SettleAction::Extend { lease_ms }),
+        1 => Just(SettleAction::AckUpTo),
     ];
     prop_oneof![
         4 => prop::collection::vec((0u8..4, prop::option::weighted(0.2, 0u64..20_000)), 1..6).prop_map(Op::Append),
@@ -65,6 +70,7 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         8 => (1u32..6, 1u64..15_000, any::<bool>())
             .prop_map(|(count, lease_ms, started)| Op::Grant { count, lease_ms, started }),
         16 => (0usize..24, action).prop_map(|(pick, action)| Op::Settle { pick, action }),
+        1 => any::<u8>().prop_map(Op::AckUpTo),
         1 => (0u64..30, 1u64..3, 1u64..30)
             .prop_map(|(offset, epoch, counter)| Op::Forge { offset, epoch, counter }),
         8 => (0u64..12_000).prop_map(Op::Advance),

@@ -140,6 +140,11 @@ impl World {
             }
             Op::Grant { count, lease_ms, started } => self.grant(count, lease_ms, started, events),
             Op::Settle { pick, action } => self.settle(pick, &action, events),
+            Op::AckUpTo(place) => {
+                let (offset, token, action) = (self.at(place), LeaseToken::NONE, SettleAction::AckUpTo);
+                let result = self.table.settle(Offset(offset), token, &action, Jitter(0), now, events);
+                assert_eq!(result, self.model.settle(offset, token, &action, now, None));
+            }
             Op::Forge { offset, epoch, counter } => {
                 let token = LeaseToken { epoch: Epoch(epoch), counter };
                 if !self.given.contains(&token) {
@@ -313,11 +318,11 @@ impl World {
             _ => None,
         });
         match action {
-            SettleAction::Release { delay_ms: Some(ms) } if attempts < 3 => {
+            SettleAction::Release { delay_ms: Some(ms), .. } if attempts < 3 => {
                 let expected = if *ms == 0 { 0 } else { self.now.wall_ms + ms };
                 assert!(due.is_none_or(|due| due == expected));
             }
-            SettleAction::Release { delay_ms: None } if attempts < 3 => {
+            SettleAction::Release { delay_ms: None, .. } if attempts < 3 => {
                 assert!(due.is_none_or(|due| is_backoff(attempts, due - self.now.wall_ms)));
             }
             _ => {}

@@ -167,8 +167,12 @@ impl World {
 
     fn settle_action(&mut self) -> SettleAction {
         match self.rng.u8(0..10) {
+            0 if self.rng.u8(0..4) == 0 => SettleAction::AckUpTo,
             0..=4 => SettleAction::Ack,
-            5 => SettleAction::Release { delay_ms: [None, Some(0), Some(80)][self.rng.usize(0..3)] },
+            5 => SettleAction::Release {
+                delay_ms: [None, Some(0), Some(80)][self.rng.usize(0..3)],
+                reason: String::new(),
+            },
             6 | 7 => SettleAction::Reject { reason: format!("bad-{}", self.next_number()) },
             8 => SettleAction::Extend { lease_ms: Some([20, 500][self.rng.usize(0..2)]) },
             _ => SettleAction::Start,

@@ -66,7 +66,7 @@ fn a_wait_for_the_next_attempt_does_not_outlive_the_message_and_a_crash_forgets_
     let mut story = Story::with_lives(&lives, LeaseSettings::default());
     let appended = story.now.wall_ms;
     let job = story.receive();
-    let release = SettleAction::Release { delay_ms: Some(60_000) };
+    let release = SettleAction::Release { delay_ms: Some(60_000), reason: String::new() };
     assert_eq!(story.settle(job, release), Ok(Settlement::Done));
     let snapshot = story.table.snapshot(OF);
     story.now = Now { mono_ms: 50, wall_ms: story.now.wall_ms + 4_000 };
