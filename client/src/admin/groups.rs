@@ -124,7 +124,7 @@ impl fmt::Display for GroupState {
 }
 
 /// A group as the broker has it. Totals are the sums of the rows, the age is their largest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct GroupDescription {
     /// Its name.
     pub group: String,
@@ -154,6 +154,12 @@ pub struct GroupDescription {
     pub serviced: u64,
     /// Of those: messages that expired.
     pub expired: u64,
+    /// Messages that came in per second, over about the last minute; 0 for a stream group.
+    pub arrival_per_s: f64,
+    /// Messages that were settled per second, likewise.
+    pub service_per_s: f64,
+    /// Bytes of what is not read or settled yet, about.
+    pub bytes: u64,
     /// Bytes that retention would remove if this group had settled them.
     pub held_bytes: u64,
     /// Settings of a queue group.
@@ -182,7 +188,7 @@ pub struct TopicPartitionName {
 }
 
 /// How far a group is in one partition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct GroupPartition {
     /// The topic.
     pub topic: String,
@@ -210,6 +216,12 @@ pub struct GroupPartition {
     pub serviced: u64,
     /// Of those: messages that expired.
     pub expired: u64,
+    /// Messages that came in per second, over about the last minute; 0 for a stream group.
+    pub arrival_per_s: f64,
+    /// Messages that were settled per second, likewise.
+    pub service_per_s: f64,
+    /// Bytes of what is not read or settled yet, about.
+    pub bytes: u64,
     /// Bytes that retention would remove if this group had settled them.
     pub held_bytes: u64,
     /// Why the group grants nothing fresh here though there is some: it is at one of its bounds. `None`: it does.
@@ -246,6 +258,9 @@ impl GroupDescription {
             arrived: sum(|p| p.arrived),
             serviced: sum(|p| p.serviced),
             expired: sum(|p| p.expired),
+            arrival_per_s: partitions.iter().map(|p| p.arrival_per_s).sum(),
+            service_per_s: partitions.iter().map(|p| p.service_per_s).sum(),
+            bytes: sum(|p| p.bytes),
             held_bytes: sum(|p| p.held_bytes),
             settings: group.queue.filter(|_| kind == GroupKind::Queue).map(QueueSettings::from_wire),
             partitions,
@@ -278,6 +293,9 @@ impl GroupPartition {
             arrived: row.arrived,
             serviced: row.serviced,
             expired: row.expired,
+            arrival_per_s: row.arrival_per_s,
+            service_per_s: row.service_per_s,
+            bytes: row.bytes,
             full: Some(row.full).filter(|why| !why.is_empty()),
             held_bytes: row.held_bytes,
             held_since: row.held_since_ms,

@@ -16,6 +16,7 @@ mod grant;
 mod letters;
 mod message;
 mod offset_runs;
+mod rates;
 mod record_table;
 mod settings;
 mod settle;

@@ -6,9 +6,11 @@ use dure_proto::{KeyHash, LeaseToken, Offset};
 
 use super::expiry::Expiries;
 use super::message::{DeadLetter, Doom, Message, MessageState, Phase, Place};
+use super::rates::Rates;
 use super::settings::LeaseSettings;
 use super::settled_set::SettledSet;
 use super::window::Window;
+use crate::Now;
 
 /// The messages of one partition as one queue group sees them.
 ///
@@ -51,6 +53,7 @@ pub struct LeaseTable {
     pub(crate) serviced: u64,
     /// Of `serviced`: those that expired.
     pub(crate) expired: u64,
+    pub(crate) rates: Rates,
 }
 
 /// How many messages are in which state. Lag is the sum of the first three.
@@ -98,6 +101,7 @@ impl LeaseTable {
             arrived: 0,
             serviced: 0,
             expired: 0,
+            rates: Rates::default(),
         }
     }
 
@@ -153,7 +157,7 @@ impl LeaseTable {
     /// How many messages are in which state, in constant time.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        let in_log = self.high_watermark.since(self.floor()) - self.settled.above_count();
+        let in_log = self.unsettled_in_log();
         let delayed = self.waits.len() as u64;
         let leased = self.deadlines.len() as u64 + self.dying_count;
         let ready = in_log + self.redriven_count - delayed - leased;
@@ -204,6 +208,23 @@ impl LeaseTable {
     #[must_use]
     pub fn serviced(&self) -> u64 {
         self.serviced
+    }
+
+    /// Something may have happened to it: to be called then, so that [`rates_per_s`](LeaseTable::rates_per_s) knows when.
+    pub fn observe_rates(&mut self, now: Now) {
+        self.rates.observe(now, self.arrived, self.serviced);
+    }
+
+    /// Messages that arrived, and that were serviced, per second of about the last minute.
+    #[must_use]
+    pub fn rates_per_s(&self, now: Now) -> (f64, f64) {
+        self.rates.per_s(now, self.arrived, self.serviced)
+    }
+
+    /// Messages of the source log that are not settled, all at or above the floor.
+    #[must_use]
+    pub fn unsettled_in_log(&self) -> u64 {
+        self.high_watermark.since(self.floor()) - self.settled.above_count()
     }
 
     /// What has become of one offset.

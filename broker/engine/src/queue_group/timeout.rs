@@ -4,6 +4,7 @@ use dure_proto::Offset;
 use dure_proto::journal::QueueEvent;
 
 use super::message::Phase;
+use super::rates::Rates;
 use super::settings::TIMEOUTS_PER_TURN_MAX;
 use super::settle::returned;
 use super::table::LeaseTable;
@@ -58,5 +59,6 @@ impl LeaseTable {
         self.arrived = 0;
         self.serviced = 0;
         self.expired = 0;
+        self.rates = Rates::default();
     }
 }

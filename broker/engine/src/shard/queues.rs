@@ -235,6 +235,7 @@ impl Shard {
                 self.end_takers(key, &RequestError::ShuttingDown);
                 continue;
             }
+            self.observe_rates(now, key);
             self.settle_expired(now, key);
             self.fetch_letters(key);
             self.ask_for_records(now, key);
@@ -247,6 +248,12 @@ impl Shard {
             let receives = topic.dispatcher.poll_timeout().map(|at| at + patience_ms(topic));
             let at = tables.chain(receives).min();
             self.queues.set_timer(key, at);
+        }
+    }
+
+    fn observe_rates(&mut self, now: Now, key: QueueKey) {
+        if let Some(topic) = self.state.queue_topic(key.0, key.1) {
+            topic.tables.iter_mut().for_each(|table| table.observe_rates(now));
         }
     }
 
