@@ -1,6 +1,7 @@
 //! What a shard can be asked and what it answers: the protocol-neutral layer between listeners and engine.
 
 use crate::backup::BackupPlan;
+use crate::queue_group::Sent;
 use bytes::Bytes;
 use dure_proto::wire::{self, ErrorCode, Retry};
 use dure_proto::{Offset, PartitionId, ProducerId, Receipt, TopicId, TopicPartition};
@@ -73,6 +74,15 @@ pub enum Request {
         subscription: SubscriptionId,
         /// How many messages more.
         messages: u32,
+        /// How many bytes more.
+        bytes: u64,
+    },
+    /// What became of messages that were leased to a queue subscription; never answered.
+    QueueSent {
+        /// Which subscription.
+        subscription: SubscriptionId,
+        /// What was sent, and what was not.
+        sent: Sent,
     },
     /// Ends a queue subscription; never answered.
     Unsubscribe {

@@ -268,11 +268,14 @@ fn description(group: &GroupDescription) -> String {
         ("state", group.state.to_string()),
         ("lag", units::count(group.lag)),
         ("oldest", units::age(group.oldest_age_ms)),
+        ("backlog", units::bytes(group.bytes)),
     ];
     if let Some(settings) = &group.settings {
         let backoff =
             format!("{}..{}", units::span(settings.backoff_first), units::span(settings.backoff_max));
         rows.extend([
+            ("arrival", format!("{:.1}/s", group.arrival_per_s)),
+            ("service", format!("{:.1}/s", group.service_per_s)),
             ("lease", units::span(settings.lease)),
             ("max-attempts", settings.attempts_max.to_string()),
             ("backoff", backoff),

@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use inbox::Message;
 pub(crate) use letters::{LetterRequest, fetch_letters};
-pub(crate) use outbox::{Delivery, DeliveryTarget, Outbox, Outgoing, OutgoingFrame};
+pub(crate) use outbox::{ByteCredit, Delivery, DeliveryTarget, Outbox, Outgoing, OutgoingFrame};
 pub(crate) use pending::{AnswerTo, Pending};
 pub(crate) use record_tables::{RecordsRequest, fetch_records};
 pub(crate) use registry::Logs;

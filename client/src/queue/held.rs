@@ -182,6 +182,10 @@ impl Held {
         std::mem::take(&mut self.state().free)
     }
 
+    pub(super) fn bytes_max(&self) -> u64 {
+        self.bytes_max
+    }
+
     pub(super) fn messages_max(&self) -> u32 {
         self.messages_max
     }

@@ -119,9 +119,10 @@ fn request_of(body: Body, attachment: Bytes) -> Option<Request> {
             receive.count = receive.count.clamp(1, 1_000);
             Request::Receive(receive)
         }
-        Body::Credit(wire::Credit { subscription, messages, .. }) => Request::QueueCredit {
+        Body::Credit(wire::Credit { subscription, messages, bytes }) => Request::QueueCredit {
             subscription: SubscriptionId(subscription),
             messages: messages.min(10_000),
+            bytes,
         },
         Body::Unsubscribe(m) => Request::Unsubscribe { subscription: SubscriptionId(m.subscription) },
         Body::Settle(m) => Request::Settle(fuzzing::settle(m).ok()?),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dure_engine::{
     ConnectionId, Deliver, DeliverTo, DiskJob, DiskRef, Effect, Input, JobDone, LogView, Now, ReplyTo,
-    Request, Response, Shard, SimDisk, TopicTable,
+    Request, Response, Sent, Shard, SimDisk, TopicTable,
 };
 use dure_proto::{Epoch, GroupId, KeySeed, LeaseToken, Offset, TopicId, TopicPartition, wire};
 use fastrand::Rng;
@@ -305,6 +305,13 @@ impl World {
 
     fn delivered(&mut self, deliver: Deliver) -> Checked {
         let Deliver { connection, target, leases } = deliver;
+        if let DeliverTo::Subscription(subscription) = target {
+            // What reads and sends them says what they took.
+            let (messages, bytes) = (leases.len() as u32, self.rng.u64(0..1_000));
+            let request =
+                Request::QueueSent { subscription, sent: Sent { messages, bytes, ..Sent::default() } };
+            self.handle(Input::Request { reply_to: ReplyTo { connection, correlation: 0 }, request });
+        }
         let (subscription, (group, topic)) = match target {
             DeliverTo::Subscription(subscription) => {
                 let key = (connection, subscription);

@@ -29,7 +29,7 @@ mod timeout;
 mod window;
 
 pub use apply::NotApplied;
-pub use dispatcher::{Dispatch, Dispatcher, DispatcherFull, ReadyMessages, TAKERS_MAX, Taker};
+pub use dispatcher::{Dispatch, Dispatcher, DispatcherFull, ReadyMessages, Sent, TAKERS_MAX, Taker};
 pub use expiry::EXPIRED_REASON;
 pub use grant::{Grant, LeaseTerms, TokenSource};
 pub use letters::Dying;

@@ -317,8 +317,12 @@ impl Shard {
             Request::DeleteGroup(delete) => self.delete_group(now, reply_to, &delete.name),
             Request::WorkQueue(work) => self.work_queue(now, reply_to, &work),
             Request::Receive(receive) => self.receive(now, reply_to, &receive),
-            Request::QueueCredit { subscription, messages } => {
-                self.queue_credit(reply_to.connection, subscription, messages);
+            Request::QueueCredit { subscription, messages, bytes } => {
+                self.queue_credit(reply_to.connection, subscription, messages, bytes);
+                Ok(())
+            }
+            Request::QueueSent { subscription, sent } => {
+                self.queue_sent(reply_to.connection, subscription, sent);
                 Ok(())
             }
             Request::Unsubscribe { subscription } => {

@@ -11,7 +11,7 @@ use super::state::GroupKind;
 use super::{QueueKey, QueueKeys, Shard};
 use crate::effect::{Deliver, DeliverTo, Effect, LeaseGrant};
 use crate::mutant::{self, Mutant};
-use crate::queue_group::{Dispatch, LeaseTerms, ReadyMessages, Taker};
+use crate::queue_group::{Dispatch, Dispatcher, LeaseTerms, ReadyMessages, Sent, Taker};
 use crate::request::{ConnectionId, ReplyTo, RequestError, SubscriptionId};
 use crate::time::Now;
 
@@ -89,7 +89,14 @@ impl Shard {
         let topic = self.state.queue_topic(key.0, key.1).expect("just looked up");
         topic
             .dispatcher
-            .subscribe(connection, subscription, work.credit_messages, u64::MAX, work.lease_ms)
+            .subscribe(
+                connection,
+                subscription,
+                work.credit_messages,
+                work.credit_bytes,
+                work.limit_bytes.unwrap_or(work.credit_bytes),
+                work.lease_ms,
+            )
             .map_err(|full| RequestError::Busy(full.to_string()))?;
         let held = Held { key, leases: Vec::new(), prune_at: HELD_PRUNE_MIN };
         self.queues.subscriptions.insert((connection, subscription), held);
@@ -120,12 +127,28 @@ impl Shard {
         connection: ConnectionId,
         subscription: SubscriptionId,
         messages: u32,
+        bytes: u64,
     ) {
-        // One that ended meanwhile: the credit crossed the end on its way.
+        self.for_taker(connection, subscription, |dispatcher, taker| {
+            dispatcher.add_credit(taker, messages, bytes)
+        });
+    }
+
+    pub(super) fn queue_sent(&mut self, connection: ConnectionId, subscription: SubscriptionId, sent: Sent) {
+        self.for_taker(connection, subscription, |dispatcher, taker| dispatcher.handle_sent(taker, sent));
+    }
+
+    fn for_taker(
+        &mut self,
+        connection: ConnectionId,
+        subscription: SubscriptionId,
+        tell: impl FnOnce(&mut Dispatcher, Taker) -> bool,
+    ) {
+        // One that ended meanwhile: this crossed the end on its way.
         let Some(held) = self.queues.subscriptions.get(&(connection, subscription)) else { return };
         let key = held.key;
         if let Some(topic) = self.state.queue_topic(key.0, key.1) {
-            topic.dispatcher.add_credit(Taker::Subscription(connection, subscription), messages, 0);
+            tell(&mut topic.dispatcher, Taker::Subscription(connection, subscription));
             self.queues.touch([key]);
         }
     }
@@ -298,7 +321,7 @@ impl Shard {
                 && !started
                 && let Some(topic) = self.state.queue_topic(key.0, key.1)
             {
-                topic.dispatcher.add_credit(to, missing, 0);
+                topic.dispatcher.hand_back(to, missing);
             }
             leases.extend(grants.into_iter().map(|grant| LeaseGrant {
                 partition,

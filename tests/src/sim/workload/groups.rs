@@ -85,7 +85,11 @@ impl World {
                     self.unsubscribed(key);
                     Request::Unsubscribe { subscription }
                 }
-                _ => Request::QueueCredit { subscription, messages: self.rng.u32(1..4) },
+                _ => Request::QueueCredit {
+                    subscription,
+                    messages: self.rng.u32(1..4),
+                    bytes: self.rng.u64(0..1_000),
+                },
             };
             self.note(format_args!("tell {connection:?} {request:?}"));
             return self.handle(Input::Request { reply_to, request });
@@ -101,6 +105,7 @@ impl World {
             group: group.clone(),
             credit_messages: self.rng.u32(0..6),
             credit_bytes: 1 << 20,
+            limit_bytes: None,
             lease_ms: [None, Some(100), Some(2_000)][self.rng.usize(0..3)],
         };
         self.subscriptions.insert(key, (group, topic));
