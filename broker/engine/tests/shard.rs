@@ -79,6 +79,50 @@ fn a_worker_takes_acks_rejects_and_releases() {
 }
 
 #[test]
+fn a_receipt_that_a_crash_took_before_its_commit_is_stale() {
+    let (_dir, disk) = real();
+    let mut driver = Driver::open(disk.clone(), START);
+    let photos = driver.topic("photos", 1);
+    driver.produce(photos, &["a", "b"]).expect("produced");
+    let kept = driver.receive("photos", "resize", 1).remove(0);
+    drop(driver);
+
+    let mut driver = Driver::open(disk, START);
+    let mut ask = |offset, epoch, counter| {
+        let token = dure_proto::LeaseToken { epoch: dure_proto::Epoch(epoch), counter };
+        let lease = LeaseGrant { offset: Offset(offset), token, ..kept };
+        driver.settle_one("photos", "resize", &lease, SettleAction::Ack)
+    };
+    for offset in [0, 1] {
+        assert!(matches!(ask(offset, 1, 9), Err(RequestError::StaleLease(_))), "it may have been given out");
+    }
+    for (epoch, counter) in [(0, 0), (0, 9), (1, 0), (2, 9), (9, 9)] {
+        assert!(matches!(ask(1, epoch, counter), Err(RequestError::UnknownReceipt(_))), "{epoch} {counter}");
+    }
+    assert_eq!(ask(0, 1, kept.token.counter), Ok(Settled { already: false }), "what was kept goes on");
+}
+
+#[test]
+fn a_reject_whose_message_is_settled_before_its_bytes_are_read_is_answered() {
+    let (_dir, disk) = real();
+    let mut driver = Driver::open(disk, START);
+    let photos = driver.topic("photos", 1);
+    driver.produce(photos, &["a", "b"]).expect("produced");
+    let leases = driver.receive("photos", "resize", 2);
+    let reject = SettleAction::Reject { reason: "bad".into() };
+    for (lease, action) in leases.into_iter().zip([SettleAction::Ack, SettleAction::AckUpTo]) {
+        let LeaseGrant { offset, token, .. } = lease;
+        let receipt = dure_proto::Receipt { partition: photos.partition, offset, token };
+        let items = [reject.clone(), action].map(|action| SettleItem { receipt, action });
+        let settle =
+            Settle { topic: "photos".into(), group: "resize".into(), items: items.into_iter().collect() };
+        let Ok(Response::Settled(results)) = driver.ask(Request::Settle(settle)) else { panic!("refused") };
+        assert!(matches!(results[0], Err(RequestError::AlreadySettled(_))), "{results:?}");
+        assert!(results[1].is_ok(), "{results:?}");
+    }
+}
+
+#[test]
 fn keys_are_kept_in_order_and_a_restart_looks_at_the_records_again() {
     let (_dir, disk) = real();
     let mut driver = Driver::open(disk.clone(), START);

@@ -260,6 +260,7 @@ impl Shard {
             }
             self.observe_rates(now, key);
             self.settle_expired(now, key);
+            self.answer_void_rejects(key);
             self.fetch_letters(key);
             self.ask_for_records(now, key);
             self.dispatch(now, key);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dure_proto::{BatchHeader, GroupId, Offset, PartitionId, Receipt, TopicPartition, wire};
 
-use super::Shard;
+use super::{QueueKey, Shard};
 use crate::effect::Letter;
 use crate::mutant::{self, Mutant};
 use crate::queue_group::{SettleError, Settlement};
@@ -65,6 +65,13 @@ impl Rejects {
             }
         }
         complete
+    }
+
+    /// Messages of one queue that somebody waits for.
+    fn waiting_in(&self, (group, topic): QueueKey) -> Vec<MessageKey> {
+        let at = |partition, offset| (group, TopicPartition { topic, partition }, offset);
+        let range = at(PartitionId(0), Offset::ZERO)..=at(PartitionId(u32::MAX), Offset(u64::MAX));
+        self.waiting.range(range).map(|(message, _)| *message).collect()
     }
 
     pub(super) fn take_all(&mut self) -> Vec<ReplyTo> {
@@ -144,6 +151,29 @@ impl Shard {
         Ok(())
     }
 
+    /// A rejected message that was acknowledged, revoked or removed meanwhile is not buried by anybody, and perhaps its
+    /// bytes were not even asked for.
+    pub(super) fn answer_void_rejects(&mut self, key: QueueKey) {
+        for message in self.queues.rejects.waiting_in(key) {
+            let (group, partition, offset) = message;
+            if !self.state.table(group, partition).is_some_and(|table| table.is_dying(offset)) {
+                self.resolve_rejects(message, false);
+            }
+        }
+    }
+
+    fn resolve_rejects(&mut self, message: MessageKey, buried: bool) {
+        let receipt =
+            |offset| Receipt { partition: message.1.partition, offset, token: dure_proto::LeaseToken::NONE };
+        let result = |offset| match buried {
+            true => Ok(Settled { already: false }),
+            false => Err(RequestError::AlreadySettled(receipt(offset))),
+        };
+        for (reply_to, response) in self.queues.rejects.resolve(message, result) {
+            self.reply_durably(reply_to, response);
+        }
+    }
+
     /// Nobody waits for records to be read while the shard shuts down. The messages stay leased, and can be rejected
     /// again afterwards.
     pub(super) fn give_up_rejects(&mut self) {
@@ -178,18 +208,7 @@ impl Shard {
             // Acknowledged, removed or revoked while its bytes were read.
             _ => false,
         };
-        let receipt = |offset| Receipt {
-            partition: letter.source.partition,
-            offset,
-            token: dure_proto::LeaseToken::NONE,
-        };
-        let result = |offset| match buried {
-            true => Ok(Settled { already: false }),
-            false => Err(RequestError::AlreadySettled(receipt(offset))),
-        };
-        for (reply_to, response) in self.queues.rejects.resolve(message, result) {
-            self.reply_durably(reply_to, response);
-        }
+        self.resolve_rejects(message, buried);
     }
 
     pub(super) fn list_dead_letters(
