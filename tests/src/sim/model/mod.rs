@@ -248,14 +248,16 @@ impl Model {
             return Ok(());
         };
         let of_key = |other: &Offset| *other != offset && self.key_at(partition, *other) == Some(key);
-        for (other, message) in &part.messages {
+        // What was purged is out with nobody, whoever had it.
+        let start = log.start.max(log.purge_bound).0;
+        for (other, message) in part.messages.range(start..) {
             let until = message.grant.as_ref().and_then(|grant| grant.exclusive_until).unwrap_or(0);
             ensure!(
                 until <= mono_ms || !of_key(&Offset(*other)),
                 "{partition}: messages {other} and {offset} of key {key} are both leased in `{group}`"
             );
         }
-        for before in (log.start.0.max(log.purge_bound.0)..offset.0).map(Offset).filter(of_key) {
+        for before in (start..offset.0).map(Offset).filter(of_key) {
             let settled = part.messages.get(&before.0).is_some_and(|message| message.maybe_settled);
             ensure!(
                 settled || before < part.loose_below,
