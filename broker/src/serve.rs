@@ -25,7 +25,7 @@ use crate::http::{self, HttpState};
 use crate::limits::descriptors_for_connections;
 use crate::metrics::Metrics;
 use crate::records::RecordReader;
-use crate::runtime::{ShardHandle, ShardThreads, Shards, fetch_letters, start_shard};
+use crate::runtime::{ShardHandle, ShardThreads, Shards, fetch_letters, fetch_records, start_shard};
 use crate::server::{Stops, listen};
 
 /// What of the time for stopping is kept for closing connections.
@@ -104,9 +104,10 @@ pub async fn serve(mut options: ServeOptions) -> Result<Running, ServeError> {
     let shards = Shards::new(handles);
     let records = Arc::new(RecordReader::new(shards.clone(), options.batch_cache_bytes_max));
     let mut joins = Vec::new();
-    for ShardThreads { joins: shard_joins, letters } in threads {
+    for ShardThreads { joins: shard_joins, letters, records: tables } in threads {
         joins.extend(shard_joins);
         tokio::spawn(fetch_letters(letters, shards.clone(), records.clone()));
+        tokio::spawn(fetch_records(tables, shards.clone(), records.clone()));
     }
     let inflight = Arc::new(Semaphore::new(options.inflight_bytes_max as usize));
     let assembling = Arc::new(Semaphore::new(options.inflight_bytes_max as usize));

@@ -1,6 +1,9 @@
 //! What is sent and what is read.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use dure_proto::TTL_HEADER;
 
 /// A header: a name, and a value that may be absent. Names may repeat.
 pub type Header = (Bytes, Option<Bytes>);
@@ -44,6 +47,16 @@ impl Message {
     #[must_use]
     pub fn header(mut self, name: impl Into<Bytes>, value: impl Into<Bytes>) -> Message {
         self.headers.push((name.into(), Some(value.into())));
+        self
+    }
+
+    /// Good for this long from its append on, at least 1 ms: queue groups do not deliver it later. Streams deliver the log as it
+    /// is. Carried by the header `dure-ttl-ms`.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Message {
+        let ms = ttl.as_millis().max(1).to_string();
+        self.headers.retain(|(name, _)| name != TTL_HEADER);
+        self.headers.push((TTL_HEADER.into(), Some(ms.into())));
         self
     }
 

@@ -294,7 +294,10 @@ async fn one_shot_receive_and_settle() {
     assert_eq!(received.iter().map(|job| peer::text(&job.value)).collect::<Vec<_>>(), ["one", "two"]);
     let receipt: Receipt = received[1].receipt.to_string().parse().expect("reads back");
 
-    let items = vec![(received[0].receipt, Action::Ack), (receipt, Action::Release { delay: None })];
+    let items = vec![
+        (received[0].receipt, Action::Ack),
+        (receipt, Action::Release { delay: None, reason: String::new() }),
+    ];
     let settling = tokio::spawn(async move { client.settle("photos", "resize", items).await });
     let (request, settle) = conn.expect_body(body!(Settle)).await;
     assert_eq!(actions(&settle), [(SettleAction::SettleAck, 0), (SettleAction::SettleRelease, 1)]);

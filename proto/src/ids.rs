@@ -104,6 +104,11 @@ pub struct LeaseToken {
     pub counter: u64,
 }
 
+impl LeaseToken {
+    /// No grant at all.
+    pub const NONE: LeaseToken = LeaseToken { epoch: Epoch(0), counter: 0 };
+}
+
 /// What a worker holds to settle a leased message, from any process: `partition-offset-epoch-counter`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Receipt {

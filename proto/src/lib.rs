@@ -6,12 +6,16 @@ mod entry;
 mod frame;
 mod ids;
 mod murmur;
+mod siphash;
+mod ttl;
 
 pub use batch::*;
 pub use entry::*;
 pub use frame::*;
 pub use ids::*;
 pub use murmur::*;
+pub use siphash::*;
+pub use ttl::*;
 
 /// The native protocol's messages, generated from `native.proto`.
 #[allow(missing_docs, clippy::all)]

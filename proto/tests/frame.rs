@@ -9,7 +9,14 @@ use dure_proto::{
 use proptest::prelude::*;
 
 fn envelope(correlation: u64) -> Envelope {
-    let produce = Produce { topic_id: 7, partition: 3, keyed: true, record_bytes_max: 500, all_keyed: false };
+    let produce = Produce {
+        topic_id: 7,
+        partition: 3,
+        keyed: true,
+        record_bytes_max: 500,
+        all_keyed: false,
+        expiring: false,
+    };
     Envelope { correlation, body: Some(Body::Produce(produce)) }
 }
 

@@ -57,6 +57,8 @@ pub struct TopicInfo {
     pub dead_letters_of: Option<(GroupId, TopicId)>,
     /// It holds keyed messages.
     pub keyed: bool,
+    /// It may hold messages that expire.
+    pub expiring: bool,
 }
 
 /// All topics at one time.
@@ -108,6 +110,9 @@ impl Catalogue {
                 if topic.keyed {
                     catalogue.apply_keyed(TopicId(created.topic));
                 }
+                if topic.expiring {
+                    catalogue.apply_expiring(TopicId(created.topic));
+                }
             }
         }
         Ok(catalogue)
@@ -129,6 +134,7 @@ impl Catalogue {
                 dead_letters_of: info.dead_letters_of.map(|(g, t)| DeadLetterLog { group: g.0, topic: t.0 }),
             }),
             keyed: info.keyed,
+            expiring: info.expiring,
         };
         let next = if mutant::is(Mutant::TopicIdsReused) { 0 } else { self.next };
         (self.table.iter().map(topic).collect(), next)
@@ -232,6 +238,7 @@ impl Catalogue {
             config: created.config.unwrap_or_else(default_topic_config),
             dead_letters_of: created.dead_letters_of.map(|of| (GroupId(of.group), TopicId(of.topic))),
             keyed: false,
+            expiring: false,
         };
         self.next = self.next.max(created.topic + 1);
         let table = Arc::make_mut(&mut self.table);
@@ -248,6 +255,10 @@ impl Catalogue {
 
     pub(crate) fn apply_keyed(&mut self, topic: TopicId) {
         self.update(topic, |info| info.keyed = true);
+    }
+
+    pub(crate) fn apply_expiring(&mut self, topic: TopicId) {
+        self.update(topic, |info| info.expiring = true);
     }
 
     /// Returns what it was.

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dure_proto::{GroupId, LeaseToken, Offset, TopicPartition, wire};
+use dure_proto::{GroupId, KeySeed, LeaseToken, Offset, TopicPartition, wire};
 
 use crate::catalogue::TopicTable;
 use crate::finding::Finding;
 use crate::job::{DiskJob, JobDone};
 use crate::letter::LetterError;
 use crate::log::LogView;
+use crate::queue_group::RecordTable;
 use crate::request::{ConnectionId, ReplyTo, Request, RequestError, Response, SubscriptionId};
 
 /// Something that happened outside.
@@ -28,6 +29,21 @@ pub enum Input {
     JobDone(JobDone),
     /// The record that [`Effect::FetchLetter`] asked for, as a batch for the dead-letter log.
     Letter(Letter),
+    /// What [`Effect::FetchRecords`] asked for.
+    Records(FoundRecords),
+}
+
+/// What a queue group that looks into messages has to know of them.
+#[derive(Clone, Debug)]
+pub struct FoundRecords {
+    /// The group that asked.
+    pub group: GroupId,
+    /// The partition that it asked about.
+    pub partition: TopicPartition,
+    /// The offset from which on it asked.
+    pub from: Offset,
+    /// What was found there.
+    pub table: RecordTable,
 }
 
 /// A record on its way to the dead-letter log.
@@ -103,6 +119,18 @@ pub enum Effect {
     Unwritable(Vec<Unwritable>),
     /// A pass of compaction failed.
     CompactionFailed(CompactionFailed),
+    /// Look at the records from an offset on, as many as are at hand, and send back as [`Input::Records`] what is to be
+    /// known of them. Always answered, if only with [`RecordTable::Failed`].
+    FetchRecords {
+        /// The group that asks.
+        group: GroupId,
+        /// Its partition.
+        partition: TopicPartition,
+        /// The first record.
+        from: Offset,
+        /// Under which keys are numbered.
+        seed: KeySeed,
+    },
     /// The shard met an error that it cannot go on from; everything is refused from now on.
     Stopped(String),
 }

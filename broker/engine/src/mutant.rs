@@ -151,6 +151,14 @@ mutants! {
         RunsJoinedOverGap,
         /// a redriven message keeps no letter
         RedriveForgetsLetter,
+        /// messages of one key are given out side by side
+        KeyOrderIgnored,
+        /// the keys of what is leased are missing in a checkpoint
+        KeysNotKept,
+        /// a message is given out though it expired
+        ExpiredDelivered,
+        /// what comes behind the offset up to which is acknowledged is settled, too
+        AckUpToOneTooFar,
     }
     "stream group" {
         /// a committed offset goes back

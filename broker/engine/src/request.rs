@@ -1,6 +1,7 @@
 //! What a shard can be asked and what it answers: the protocol-neutral layer between listeners and engine.
 
 use crate::backup::BackupPlan;
+use crate::queue_group::Sent;
 use bytes::Bytes;
 use dure_proto::wire::{self, ErrorCode, Retry};
 use dure_proto::{Offset, PartitionId, ProducerId, Receipt, TopicId, TopicPartition};
@@ -73,6 +74,15 @@ pub enum Request {
         subscription: SubscriptionId,
         /// How many messages more.
         messages: u32,
+        /// How many bytes more.
+        bytes: u64,
+    },
+    /// What became of messages that were leased to a queue subscription; never answered.
+    QueueSent {
+        /// Which subscription.
+        subscription: SubscriptionId,
+        /// What was sent, and what was not.
+        sent: Sent,
     },
     /// Ends a queue subscription; never answered.
     Unsubscribe {
@@ -124,6 +134,8 @@ pub struct Produce {
     pub all_keyed: bool,
     /// Size of its largest record in bytes.
     pub record_bytes_max: u32,
+    /// Whether any record expires.
+    pub expiring: bool,
 }
 
 /// Where a group's cursor goes.
@@ -167,10 +179,14 @@ pub struct SettleItem {
 pub enum SettleAction {
     /// Done with it, for ever.
     Ack,
+    /// Done with it and with everything before it, whoever holds that; a receipt without a token holds nothing itself.
+    AckUpTo,
     /// Back to the queue, after this delay or after the group's backoff.
     Release {
         /// `None`: the group's backoff.
         delay_ms: Option<u64>,
+        /// Kept with the dead letter if that was the last attempt.
+        reason: String,
     },
     /// To the dead letters.
     Reject {
@@ -336,8 +352,11 @@ pub enum RequestError {
     /// The group has members.
     #[error("group `{0}` has members: stop them first")]
     GroupNotEmpty(String),
-    /// The message was leased anew since.
-    #[error("stale lease: message {0} was leased anew since this receipt was given out")]
+    /// The message was leased anew since, or a crash of the broker took the grant.
+    #[error(
+        "stale lease: message {0} was leased anew since this receipt was given out, or the broker went down before the \
+         lease was kept: it is delivered again"
+    )]
     StaleLease(Receipt),
     /// Only an ack may meet a settled message.
     #[error("already settled: message {0} is acknowledged or dead-lettered")]

@@ -46,7 +46,14 @@ fn batch(records: &[Said], compression: Compression) -> Bytes {
 
 fn request(partition: TopicPartition, records: &[Said], compression: Compression) -> Request {
     let batch = batch(records, compression);
-    Request::Produce(Produce { partition, batch, keyed: true, all_keyed: true, record_bytes_max: 4_000 })
+    Request::Produce(Produce {
+        partition,
+        batch,
+        keyed: true,
+        all_keyed: true,
+        record_bytes_max: 4_000,
+        expiring: false,
+    })
 }
 
 fn say(driver: &mut Driver, partition: TopicPartition, records: &[Said]) -> Offset {
@@ -242,6 +249,21 @@ fn a_damaged_segment_is_left_as_it_is_and_named() {
         }
     }
     assert_eq!(lost, [(1, 2)], "neither hidden nor made larger");
+}
+
+#[test]
+fn a_directory_that_fails_to_sync_in_a_pass_stops_the_shard() {
+    let disk = SimDisk::new(1);
+    let mut driver = Driver::open(Arc::new(disk.clone()), START);
+    let t = topic(&mut driver);
+    for round in 0..8 {
+        say(&mut driver, t, &[said("a", &format!("{round}{}", filler()))]);
+    }
+    disk.set_faults(SimFaults { fail_sync_dir: FaultRule::From(1), ..SimFaults::default() });
+    driver.may_stop = true;
+    compact(&mut driver);
+    let why = driver.stopped.expect("names of other logs may be lost with the directory");
+    assert!(why.contains("directory"), "{why}");
 }
 
 /// An offset, and the value of a key there; none for a tombstone.

@@ -357,7 +357,9 @@ impl Model for Bounds {
         match step {
             Step::Take(worker) => world.take(worker),
             Step::Ack(worker) => world.settle(worker, &SettleAction::Ack),
-            Step::Release(worker) => world.settle(worker, &SettleAction::Release { delay_ms: None }),
+            Step::Release(worker) => {
+                world.settle(worker, &SettleAction::Release { delay_ms: None, reason: String::new() })
+            }
             Step::Die(worker) => {
                 world.workers[worker] = None;
                 world.crashes += 1;

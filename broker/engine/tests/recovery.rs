@@ -150,6 +150,7 @@ fn the_image_of_an_entry_inside_a_damaged_message_is_not_delivered() {
         keyed: false,
         all_keyed: false,
         record_bytes_max: 1_000,
+        expiring: false,
     };
     driver.produce(photos, &["first"]).expect("produced");
     driver.ask(Request::Produce(produce)).expect("produced");
@@ -274,7 +275,10 @@ fn a_crash_repeats_one_attempt_number_of_a_message_and_not_two() {
     let lease = lease.expect("it was delivered");
     let receipt =
         dure_proto::Receipt { partition: photos.partition, offset: lease.offset, token: lease.token };
-    let items = vec![SettleItem { receipt, action: SettleAction::Release { delay_ms: Some(0) } }];
+    let items = vec![SettleItem {
+        receipt,
+        action: SettleAction::Release { delay_ms: Some(0), reason: String::new() },
+    }];
     let settle = Settle { topic: "photos".into(), group: "resize".into(), items };
     let released = effects_of(&mut driver, 1_001, Request::Settle(settle));
     let waiting =

@@ -36,7 +36,8 @@ fn produce(driver: &mut Driver, partition: TopicPartition, segments: usize, time
         let mut builder = BatchBuilder::new(Compression::None);
         builder.push(None, Some(&[7; RECORD_BYTES]), &[], timestamp_ms).expect("fits");
         let (batch, record_bytes_max): (Bytes, u32) = (builder.build(None), RECORD_BYTES as u32);
-        let produce = Produce { partition, batch, keyed: false, all_keyed: false, record_bytes_max };
+        let produce =
+            Produce { partition, batch, keyed: false, all_keyed: false, record_bytes_max, expiring: false };
         driver.ask(Request::Produce(produce)).expect("produced");
     }
 }
@@ -223,4 +224,27 @@ fn a_work_queue_keeps_by_retention_alone_until_it_has_a_group() {
         3,
         "old, settled by one, and the other does not hold; the last is held by one"
     );
+}
+
+#[test]
+fn what_retention_removes_is_no_backlog_any_more() {
+    let mut driver = Driver::open(simulated(), START);
+    let t = topic(&mut driver, kept_for(30_000));
+    group(&mut driver, "g", false);
+    produce(&mut driver, t, 4, 0);
+    work_off(&mut driver, "g", 1);
+    let row = driver.group("g").partitions.remove(0);
+    let segment = driver.views[&t].bytes / 4;
+    assert_eq!((row.lag, row.bytes), (3, 3 * segment));
+    assert_eq!((row.arrival_per_s, row.service_per_s), (0.8, 0.2), "over the first five seconds");
+    pass(&mut driver, 20);
+    produce(&mut driver, t, 1, 0);
+    pass(&mut driver, 15);
+    let row = driver.group("g").partitions.remove(0);
+    assert_eq!((start(&driver, t), row.lag, row.ready, row.bytes), (4, 1, 1, segment));
+    assert!((0.13..0.15).contains(&row.arrival_per_s), "five in 35 seconds: {}", row.arrival_per_s);
+    pass(&mut driver, 100);
+    let row = driver.group("g").partitions.remove(0);
+    assert_eq!((row.lag, row.bytes, row.oldest_age_ms), (0, 0, 0));
+    assert_eq!((row.arrival_per_s, row.service_per_s), (0.0, 0.0));
 }

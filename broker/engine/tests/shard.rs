@@ -51,7 +51,7 @@ fn a_worker_takes_acks_rejects_and_releases() {
     assert_eq!(again, Ok(Settled { already: true }));
     let reject = SettleAction::Reject { reason: "not a photo".into() };
     assert_eq!(driver.settle_one("photos", "resize", &leases[1], reject), Ok(Settled { already: false }));
-    let release = SettleAction::Release { delay_ms: Some(1_000) };
+    let release = SettleAction::Release { delay_ms: Some(1_000), reason: String::new() };
     driver.settle_one("photos", "resize", &leases[2], release).expect("released");
     let row = &driver.group("resize").partitions[0];
     assert_eq!((row.ready, row.leased, row.delayed, row.dead, row.committed), (1, 0, 1, 1, Some(2)));
@@ -76,6 +76,95 @@ fn a_worker_takes_acks_rejects_and_releases() {
     assert_ne!(leases[0].bytes_at.0, photos);
     let (at, offset) = leases[0].bytes_at;
     assert_eq!(driver.read_all(at, offset), ["b"]);
+}
+
+#[test]
+fn a_receipt_that_a_crash_took_before_its_commit_is_stale() {
+    let (_dir, disk) = real();
+    let mut driver = Driver::open(disk.clone(), START);
+    let photos = driver.topic("photos", 1);
+    driver.produce(photos, &["a", "b"]).expect("produced");
+    let kept = driver.receive("photos", "resize", 1).remove(0);
+    drop(driver);
+
+    let mut driver = Driver::open(disk, START);
+    let mut ask = |offset, epoch, counter| {
+        let token = dure_proto::LeaseToken { epoch: dure_proto::Epoch(epoch), counter };
+        let lease = LeaseGrant { offset: Offset(offset), token, ..kept };
+        driver.settle_one("photos", "resize", &lease, SettleAction::Ack)
+    };
+    for offset in [0, 1] {
+        assert!(matches!(ask(offset, 1, 9), Err(RequestError::StaleLease(_))), "it may have been given out");
+    }
+    for (epoch, counter) in [(0, 0), (0, 9), (1, 0), (2, 9), (9, 9)] {
+        assert!(matches!(ask(1, epoch, counter), Err(RequestError::UnknownReceipt(_))), "{epoch} {counter}");
+    }
+    assert_eq!(ask(0, 1, kept.token.counter), Ok(Settled { already: false }), "what was kept goes on");
+}
+
+#[test]
+fn a_reject_whose_message_is_settled_before_its_bytes_are_read_is_answered() {
+    let (_dir, disk) = real();
+    let mut driver = Driver::open(disk, START);
+    let photos = driver.topic("photos", 1);
+    driver.produce(photos, &["a", "b"]).expect("produced");
+    let leases = driver.receive("photos", "resize", 2);
+    let reject = SettleAction::Reject { reason: "bad".into() };
+    for (lease, action) in leases.into_iter().zip([SettleAction::Ack, SettleAction::AckUpTo]) {
+        let LeaseGrant { offset, token, .. } = lease;
+        let receipt = dure_proto::Receipt { partition: photos.partition, offset, token };
+        let items = [reject.clone(), action].map(|action| SettleItem { receipt, action });
+        let settle =
+            Settle { topic: "photos".into(), group: "resize".into(), items: items.into_iter().collect() };
+        let Ok(Response::Settled(results)) = driver.ask(Request::Settle(settle)) else { panic!("refused") };
+        assert!(matches!(results[0], Err(RequestError::AlreadySettled(_))), "{results:?}");
+        assert!(results[1].is_ok(), "{results:?}");
+    }
+}
+
+#[test]
+fn keys_are_kept_in_order_and_a_restart_looks_at_the_records_again() {
+    let (_dir, disk) = real();
+    let mut driver = Driver::open(disk.clone(), START);
+    let photos = driver.topic("photos", 1);
+    let queue = dure_proto::wire::QueueSettings {
+        ordering: dure_proto::wire::Ordering::Key as i32,
+        ..default_queue_settings()
+    };
+    let create = dure_proto::wire::CreateGroup {
+        name: "resize".into(),
+        kind: dure_proto::wire::GroupKind::Queue as i32,
+        topics: vec!["photos".into()],
+        queue: Some(queue),
+    };
+    driver.ask(Request::CreateGroup(create)).expect("created");
+    let mut builder = dure_proto::BatchBuilder::new(dure_proto::Compression::Lz4);
+    for key in ["a", "a", "b"] {
+        builder.push(Some(key.as_bytes()), Some(b"value"), &[], 0).expect("it fits");
+    }
+    let produce = Produce {
+        partition: photos,
+        batch: builder.build(None),
+        keyed: true,
+        all_keyed: false,
+        record_bytes_max: 6,
+        expiring: false,
+    };
+    driver.ask(Request::Produce(produce)).expect("produced");
+    let offsets = |leases: &[LeaseGrant]| leases.iter().map(|lease| lease.offset.0).collect::<Vec<_>>();
+    let leases = driver.receive("photos", "resize", 9);
+    assert_eq!(
+        offsets(&leases),
+        [0, 2],
+        "a receive that does not wait waits until what is there was looked at"
+    );
+    assert!(driver.receive("photos", "resize", 9).is_empty());
+    drop(driver);
+
+    let mut driver = Driver::open(disk, START);
+    assert!(driver.receive("photos", "resize", 9).is_empty(), "the key is still taken");
+    driver.settle_one("photos", "resize", &leases[0], SettleAction::Ack).expect("acknowledged");
+    assert_eq!(offsets(&driver.receive("photos", "resize", 9)), [1]);
 }
 
 #[test]
@@ -146,6 +235,7 @@ fn a_commit_that_is_written_after_the_one_before_it_failed_comes_to_nothing() {
             keyed: false,
             all_keyed: false,
             record_bytes_max: 10,
+            expiring: false,
         };
         let reply_to = ReplyTo { connection: ConnectionId(1), correlation };
         shard.handle(START, Input::Request { reply_to, request: Request::Produce(produce) });

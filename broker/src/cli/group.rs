@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use dure_client::{Error, GroupDescription, GroupKind, Ordering, QueueSettings, Start};
+use dure_client::{Error, Expired, GroupDescription, GroupKind, Ordering, QueueSettings, Start};
 use serde_json::json;
 
 use super::args::{self, OutputArgs, ServerArgs};
@@ -27,6 +27,7 @@ pub(super) enum GroupVerb {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     dure group create resize --topic photos --kind queue --lease 1m --max-attempts 3\n  \
+    dure group create billing --topic orders --kind queue --ordering key\n  \
     dure group create audit --topic photos --topic clicks --kind stream")]
 pub(super) struct CreateArgs {
     group: String,
@@ -63,6 +64,12 @@ enum YesNo {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum AfterLife {
+    Drop,
+    DeadLetter,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Begin {
     Earliest,
     Latest,
@@ -80,7 +87,8 @@ struct QueueArgs {
     /// The first and the longest wait before a message is tried again [default: 1s..5m].
     #[arg(long, value_name = "FIRST..LONGEST", value_parser = args::backoff)]
     backoff: Option<(Duration, Duration)>,
-    /// With `key`, messages of one key are handed out one at a time, in order [default: none].
+    /// With `key`, messages of one key are handed out one at a time, in order; those without a key as they come. A
+    /// message that is tried again or waits holds back its key only [default: none].
     #[arg(long, value_name = "none|key", hide_possible_values = true)]
     ordering: Option<Order>,
     /// Dead letters are copied to this topic.
@@ -89,6 +97,10 @@ struct QueueArgs {
     /// Whether what is not settled is held against retention [default: yes].
     #[arg(long, value_name = "yes|no", hide_possible_values = true)]
     hold: Option<YesNo>,
+    /// What becomes of messages whose --ttl is over before somebody takes them: they are settled and counted, or go to
+    /// the dead letters [default: drop].
+    #[arg(long, value_name = "drop|dead-letter", hide_possible_values = true)]
+    expired: Option<AfterLife>,
     /// Where work on a topic starts [default: earliest].
     #[arg(long, value_name = "earliest|latest", hide_possible_values = true)]
     start: Option<Begin>,
@@ -111,6 +123,10 @@ impl QueueArgs {
             dead_letter_topic: self.dead_letter,
             hold: self.hold.map_or(default.hold, |hold| hold == YesNo::Yes),
             start_latest: self.start.map_or(default.start_latest, |start| start == Begin::Latest),
+            expired: self.expired.map_or(default.expired, |expired| match expired {
+                AfterLife::Drop => Expired::Drop,
+                AfterLife::DeadLetter => Expired::DeadLetter,
+            }),
         }
     }
 }
@@ -181,8 +197,8 @@ pub(super) async fn run(verb: GroupVerb) -> Outcome {
 async fn create(args: CreateArgs) -> Outcome {
     let group = &args.group;
     if args.kind == Kind::Stream && args.queue != QueueArgs::default() {
-        let text = "--lease, --max-attempts, --backoff, --ordering, --dead-letter, --hold and --start are \
-                    settings of queue groups";
+        let text = "--lease, --max-attempts, --backoff, --ordering, --dead-letter, --hold, --expired and --start \
+                    are settings of queue groups";
         return Err(Failure::Usage(text.into()));
     }
     let admin = args.server.connect().await?.admin();
@@ -252,16 +268,20 @@ fn description(group: &GroupDescription) -> String {
         ("state", group.state.to_string()),
         ("lag", units::count(group.lag)),
         ("oldest", units::age(group.oldest_age_ms)),
+        ("backlog", units::bytes(group.bytes)),
     ];
     if let Some(settings) = &group.settings {
         let backoff =
             format!("{}..{}", units::span(settings.backoff_first), units::span(settings.backoff_max));
         rows.extend([
+            ("arrival", format!("{:.1}/s", group.arrival_per_s)),
+            ("service", format!("{:.1}/s", group.service_per_s)),
             ("lease", units::span(settings.lease)),
             ("max-attempts", settings.attempts_max.to_string()),
             ("backoff", backoff),
             ("ordering", if settings.ordering == Ordering::Key { "key" } else { "none" }.to_owned()),
             ("dead-letter", settings.dead_letter_topic.clone().unwrap_or_else(|| "-".into())),
+            ("expired", if settings.expired == Expired::Drop { "drop" } else { "dead-letter" }.to_owned()),
             ("hold", if settings.hold { "yes" } else { "no" }.to_owned()),
             ("held", units::bytes(group.held_bytes)),
         ]);
@@ -294,7 +314,11 @@ fn partitions(group: &GroupDescription) -> String {
             units::age(row.oldest_age_ms),
         ]);
     }
-    table.render("no partitions")
+    let full = group.partitions.iter().filter_map(|row| {
+        let why = row.full.as_ref()?;
+        Some(format!("\n{}/{} grants nothing fresh: {why}\n", row.topic, row.partition))
+    });
+    table.render("no partitions") + &full.collect::<String>()
 }
 
 async fn seek(args: SeekArgs) -> Outcome {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use dure_client::{Action, Client, Receipt, ReceivedJob};
+use dure_proto::{LeaseToken, Offset, PartitionId};
 use serde::Serialize;
 
 use super::args::{self, MessageOutputArgs, OutputArgs, ServerArgs};
@@ -117,7 +118,7 @@ struct Receipts {
     #[arg(long, short, value_name = "G")]
     group: String,
     /// As printed by `dure receive`.
-    #[arg(required = true, value_name = "RECEIPT")]
+    #[arg(required_unless_present = "up_to", value_name = "RECEIPT")]
     receipts: Vec<String>,
     #[command(flatten)]
     server: ServerArgs,
@@ -127,10 +128,24 @@ struct Receipts {
 
 /// Acknowledge leased messages: they are done and never come back.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  dure ack jobs --group resize 0-17-1-42")]
+#[command(after_help = "Examples:\n  \
+    dure ack jobs --group resize 0-17-1-42\n  \
+    dure ack jobs --group resize --up-to 0:17")]
 pub(super) struct AckArgs {
     #[command(flatten)]
     receipts: Receipts,
+    /// Every message of a partition up to and including this offset, whoever holds it; may repeat.
+    #[arg(long, id = "up_to", value_name = "PARTITION:OFFSET", value_parser = place)]
+    up_to: Vec<Receipt>,
+}
+
+/// A place in a partition, as a receipt of nobody.
+fn place(text: &str) -> Result<Receipt, String> {
+    let parsed = text.split_once(':').and_then(|(partition, offset)| {
+        Some((PartitionId(partition.parse().ok()?), Offset(offset.parse().ok()?)))
+    });
+    let (partition, offset) = parsed.ok_or_else(|| "expected PARTITION:OFFSET, such as 0:17".to_owned())?;
+    Ok(Receipt { partition, offset, token: LeaseToken::NONE })
 }
 
 /// Put leased messages back into the queue.
@@ -142,6 +157,9 @@ pub(super) struct ReleaseArgs {
     /// How long until they show again [default: the group's backoff].
     #[arg(long, value_name = "DURATION", value_parser = args::duration)]
     delay: Option<Duration>,
+    /// Kept with the dead letter if that was the last attempt.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
 }
 
 /// Move leased messages straight to the dead letters.
@@ -167,19 +185,21 @@ pub(super) struct ExtendArgs {
 }
 
 pub(super) async fn ack(args: AckArgs) -> Outcome {
-    args.receipts.settle(&Action::Ack, "acknowledged").await
+    let up_to = args.up_to.iter().map(|place| (format!("{}:{}", place.partition, place.offset), *place));
+    args.receipts.settle(&Action::Ack, "acknowledged", up_to.collect()).await
 }
 
 pub(super) async fn release(args: ReleaseArgs) -> Outcome {
-    args.receipts.settle(&Action::Release { delay: args.delay }, "released").await
+    let release = Action::Release { delay: args.delay, reason: args.reason };
+    args.receipts.settle(&release, "released", Vec::new()).await
 }
 
 pub(super) async fn reject(args: RejectArgs) -> Outcome {
-    args.receipts.settle(&Action::Reject { reason: args.reason }, "rejected").await
+    args.receipts.settle(&Action::Reject { reason: args.reason }, "rejected", Vec::new()).await
 }
 
 pub(super) async fn extend(args: ExtendArgs) -> Outcome {
-    args.receipts.settle(&Action::Extend { lease: args.lease }, "extended").await
+    args.receipts.settle(&Action::Extend { lease: args.lease }, "extended", Vec::new()).await
 }
 
 /// What became of one receipt.
@@ -192,9 +212,14 @@ struct Settling<'a> {
 }
 
 impl Receipts {
-    async fn settle(&self, action: &Action, done: &str) -> Outcome {
-        let parsed: Vec<_> = self.receipts.iter().map(|text| text.parse::<Receipt>()).collect();
-        let items: Vec<_> = parsed.iter().flatten().map(|receipt| (*receipt, action.clone())).collect();
+    /// The receipts, and then everything up to some places, as they were written.
+    async fn settle(&self, action: &Action, done: &str, up_to: Vec<(String, Receipt)>) -> Outcome {
+        let receipts = self.receipts.iter().map(|text| (text.clone(), text.parse(), action));
+        let up_to = up_to.into_iter().map(|(text, place)| (text, Ok(place), &Action::AckUpTo));
+        let wanted: Vec<(String, Result<Receipt, _>, &Action)> = receipts.chain(up_to).collect();
+        let good =
+            wanted.iter().filter_map(|(_, parsed, action)| Some((*parsed.as_ref().ok()?, (*action).clone())));
+        let items: Vec<_> = good.collect();
         let outcomes = if items.is_empty() {
             Vec::new()
         } else {
@@ -204,11 +229,9 @@ impl Receipts {
             settled.map_err(|error| Failure::cannot(what, &error))?
         };
         let mut outcomes = outcomes.into_iter();
-        let settled: Vec<_> = self
-            .receipts
+        let settled: Vec<_> = wanted
             .iter()
-            .zip(parsed)
-            .map(|(receipt, parsed)| {
+            .map(|(receipt, parsed, _)| {
                 let outcome = match parsed {
                     Ok(_) => outcomes.next().expect("one for each").map_err(|error| explain(&error)),
                     Err(error) => Err(error.to_string()),

@@ -136,7 +136,7 @@ async fn handle(job: Job, template: Arc<Template>) -> Outcome {
         Ended::Rejected(reason) => job.reject(reason).await,
         Ended::Failed(why) => {
             warn(format!("{name}: {why}; it is tried again later"));
-            job.release().await
+            job.release_because(why, None).await
         }
         Ended::CannotStart(why) => {
             // Not the message's fault: it goes back as it is.

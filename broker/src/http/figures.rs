@@ -30,6 +30,9 @@ struct GroupFigures {
     leased: u64,
     delayed: u64,
     dead: u64,
+    expired: u64,
+    /// Partitions in which it is at one of its bounds.
+    full: u64,
     lag: u64,
     oldest_age_ms: u64,
     held_bytes: u64,
@@ -80,6 +83,8 @@ fn figures_of(group: wire::GroupDescription) -> GroupFigures {
         leased: sum(|p| p.leased),
         delayed: sum(|p| p.delayed),
         dead: sum(|p| p.dead),
+        expired: sum(|p| p.expired),
+        full: sum(|p| u64::from(!p.full.is_empty())),
         lag: sum(|p| p.lag),
         oldest_age_ms: group.partitions.iter().map(|p| p.oldest_age_ms).max().unwrap_or(0),
         held_bytes: sum(|p| p.held_bytes),
@@ -114,6 +119,12 @@ fn append_groups(groups: &[GroupFigures], text: &mut String) {
     family(text, "dure_group_leased", "Messages leased.", rows, |row| (&row.0, row.1.leased));
     family(text, "dure_group_delayed", "Messages that wait.", rows, |row| (&row.0, row.1.delayed));
     family(text, "dure_group_dead", "Dead letters.", rows, |row| (&row.0, row.1.dead));
+    family(text, "dure_group_expired", "Messages expired since the start.", rows, |row| {
+        (&row.0, row.1.expired)
+    });
+    family(text, "dure_group_full", "Partitions in which nothing fresh is granted.", rows, |row| {
+        (&row.0, row.1.full)
+    });
     family(text, "dure_group_lag", "Messages not settled or read.", rows, |row| (&row.0, row.1.lag));
     family(text, "dure_group_oldest_age_ms", "Age of the oldest of them.", rows, |row| {
         (&row.0, row.1.oldest_age_ms)

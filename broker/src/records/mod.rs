@@ -2,6 +2,7 @@
 
 mod attachment;
 mod cache;
+mod table;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,9 +53,9 @@ pub(crate) enum Unreadable {
     /// Its bytes are damaged.
     #[error("message {offset} of {partition} is damaged on disk and cannot be read")]
     Corrupt { partition: TopicPartition, offset: Offset },
-    /// Its batch is whole but cannot be unpacked.
+    /// Its batch, which ends at `end`, is whole but cannot be unpacked.
     #[error("message {offset} of {partition} cannot be decoded: {why}")]
-    Undecodable { partition: TopicPartition, offset: Offset, why: String },
+    Undecodable { partition: TopicPartition, offset: Offset, end: Offset, why: String },
     /// The disk refused; the same read may succeed later.
     #[error("{why}")]
     Failed { why: String },
@@ -120,7 +121,8 @@ impl RecordReader {
             let decoded = match decode(header, batch).await {
                 Ok(decoded) => Arc::new(decoded),
                 Err(why) if header.base_offset <= offset && offset < header.end_offset() => {
-                    return Err(Unreadable::Undecodable { partition, offset, why });
+                    let end = header.end_offset();
+                    return Err(Unreadable::Undecodable { partition, offset, end, why });
                 }
                 // A neighbour; it is judged when its turn comes.
                 Err(_) => continue,

@@ -14,7 +14,10 @@ use tokio::sync::{mpsc, watch};
 use super::disk_threads::Jobs;
 use super::pending::PendingTable;
 use super::registry::LogPublisher;
-use super::{AnswerTo, Delivery, DeliveryTarget, LetterRequest, Message, Outbox, OutgoingFrame, Pending};
+use super::{
+    AnswerTo, Delivery, DeliveryTarget, LetterRequest, Message, Outbox, OutgoingFrame, Pending,
+    RecordsRequest,
+};
 use crate::health::Health;
 use crate::metrics::Metrics;
 
@@ -23,7 +26,7 @@ pub(super) struct Effects {
     jobs: Jobs,
     logs: LogPublisher,
     topics: watch::Sender<Arc<TopicTable>>,
-    letters: mpsc::UnboundedSender<LetterRequest>,
+    asks: Asks,
     watched: Watched,
     connections: HashMap<ConnectionId, Attached>,
     pending: PendingTable,
@@ -33,6 +36,12 @@ pub(super) struct Effects {
 pub(super) struct Watched {
     pub(super) health: Health,
     pub(super) metrics: Arc<Metrics>,
+}
+
+/// Where a shard's questions about records go.
+pub(super) struct Asks {
+    pub(super) letters: mpsc::UnboundedSender<LetterRequest>,
+    pub(super) records: mpsc::UnboundedSender<RecordsRequest>,
 }
 
 struct Attached {
@@ -50,11 +59,11 @@ impl Effects {
         jobs: Jobs,
         logs: LogPublisher,
         topics: watch::Sender<Arc<TopicTable>>,
-        letters: mpsc::UnboundedSender<LetterRequest>,
+        asks: Asks,
         watched: Watched,
     ) -> Effects {
         let (connections, pending) = (HashMap::new(), PendingTable::default());
-        Effects { shard, jobs, logs, topics, letters, watched, connections, pending }
+        Effects { shard, jobs, logs, topics, asks, watched, connections, pending }
     }
 
     /// Jobs and what readers see come first: the disk should not wait for anything else, and whoever is told that
@@ -90,7 +99,10 @@ impl Effects {
                 }
             }
             Effect::FetchLetter { group, source, offset, from, .. } => {
-                let _ = self.letters.send(LetterRequest { group, source, offset, from });
+                let _ = self.asks.letters.send(LetterRequest { group, source, offset, from });
+            }
+            Effect::FetchRecords { group, partition, from, seed } => {
+                let _ = self.asks.records.send(RecordsRequest { group, partition, from, seed });
             }
             Effect::Scrubbed(scrubbed) => self.scrubbed(scrubbed),
             Effect::Shortage(shortage) => self.watched.health.set_shortage(self.shard.0, shortage),
@@ -178,7 +190,11 @@ impl Effects {
                 let key = self.await_answer(connection, pending);
                 self.reply(key, Err(RequestError::ShuttingDown));
             }
-            Message::OneWay { .. } | Message::Done(_) | Message::Letter(_) | Message::Shutdown => {}
+            Message::OneWay { .. }
+            | Message::Done(_)
+            | Message::Letter(_)
+            | Message::Records(_)
+            | Message::Shutdown => {}
         }
     }
 

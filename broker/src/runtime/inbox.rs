@@ -1,7 +1,7 @@
 //! What a shard's thread is told. The channel has no bound of its own: requests hold permits until they are answered,
 //! one-way messages until they are handled, and everything else follows from those.
 
-use dure_engine::{ConnectionId, JobDone, Letter, Request};
+use dure_engine::{ConnectionId, FoundRecords, JobDone, Letter, Request};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Outbox, Pending};
@@ -19,6 +19,8 @@ pub(crate) enum Message {
     Done(JobDone),
     /// A record for the dead-letter log was read.
     Letter(Letter),
+    /// A record table that a queue group asked for.
+    Records(FoundRecords),
     /// Nothing new is begun; the thread ends once the shard is drained.
     Shutdown,
 }

@@ -8,6 +8,7 @@ mod inbox;
 mod letters;
 mod outbox;
 mod pending;
+mod record_tables;
 mod registry;
 mod shard_thread;
 
@@ -23,14 +24,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use inbox::Message;
 pub(crate) use letters::{LetterRequest, fetch_letters};
-pub(crate) use outbox::{Delivery, DeliveryTarget, Outbox, Outgoing, OutgoingFrame};
+pub(crate) use outbox::{ByteCredit, Delivery, DeliveryTarget, Outbox, Outgoing, OutgoingFrame};
 pub(crate) use pending::{AnswerTo, Pending};
+pub(crate) use record_tables::{RecordsRequest, fetch_records};
 pub(crate) use registry::Logs;
 
 use crate::clock::Clock;
 use crate::health::Health;
 use crate::metrics::Metrics;
-use effects::{Effects, Watched};
+use effects::{Asks, Effects, Watched};
 
 /// The connection number of the broker's own requests; listeners count from 1.
 pub(crate) const OWN_CONNECTION: ConnectionId = ConnectionId(0);
@@ -49,10 +51,11 @@ pub(crate) struct ShardHandle {
     topics: watch::Receiver<Arc<TopicTable>>,
 }
 
-/// The threads of one shard and the letters that it asks for.
+/// The threads of one shard and what it asks for: letters and record tables.
 pub(crate) struct ShardThreads {
     pub(crate) joins: Vec<JoinHandle<()>>,
     pub(crate) letters: mpsc::UnboundedReceiver<LetterRequest>,
+    pub(crate) records: mpsc::UnboundedReceiver<RecordsRequest>,
 }
 
 /// Recovers a shard and starts its threads. Takes as long as recovery takes: for a thread that may wait.
@@ -67,6 +70,7 @@ pub(crate) fn start_shard(
     let (mut shard, report) = Shard::open(disk.clone(), id, config, clock.now())?;
     let (inbox, messages) = crossbeam_channel::unbounded();
     let (letters_out, letters) = mpsc::unbounded_channel();
+    let (records_out, records) = mpsc::unbounded_channel();
     let (publisher, logs) = registry::new();
     let (topics_out, topics) = watch::channel(Arc::new(TopicTable::default()));
     let mut joins = Vec::new();
@@ -76,7 +80,7 @@ pub(crate) fn start_shard(
         jobs,
         publisher,
         topics_out,
-        letters_out,
+        Asks { letters: letters_out, records: records_out },
         Watched { health: health.clone(), metrics: metrics.clone() },
     );
     // What a start finds out stays known.
@@ -84,7 +88,7 @@ pub(crate) fn start_shard(
     // Whoever finds the broker ready finds its topics.
     effects.carry_out(shard.take_effects());
     joins.push(shard_thread::start(id, shard, clock, messages, effects, health.clone()));
-    Ok((ShardHandle { id, inbox, logs, topics }, ShardThreads { joins, letters }, report))
+    Ok((ShardHandle { id, inbox, logs, topics }, ShardThreads { joins, letters, records }, report))
 }
 
 impl Shards {

@@ -1,6 +1,9 @@
 //! How a shard reaches a connection. Both channels are unbounded and hold little: an answer holds the permit of its
 //! request, a delivery was covered by the client's credit, a push waits for room before it is queued.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
 use bytes::Bytes;
 use dure_engine::{LeaseGrant, RequestError, Response, SubscriptionId};
 use dure_proto::wire;
@@ -43,11 +46,38 @@ pub(crate) struct OutgoingFrame {
 #[derive(Debug)]
 pub(crate) enum Delivery {
     /// The client asked for it; said before the shard hears of it.
-    Subscribed { subscription: SubscriptionId, topic: String, group: String },
+    Subscribed { subscription: SubscriptionId, topic: String, group: String, credit: Arc<ByteCredit> },
     /// Messages were leased.
     Leased { target: DeliveryTarget, leases: Vec<LeaseGrant> },
     /// Nothing follows.
     Ended { subscription: SubscriptionId, error: RequestError },
+}
+
+/// What a queue subscription may be sent yet: its connection hears of more, its deliveries take it.
+#[derive(Debug)]
+pub(crate) struct ByteCredit {
+    left: AtomicI64,
+    /// What is left when the client holds nothing.
+    limit: i64,
+}
+
+impl ByteCredit {
+    pub(crate) fn new(left: u64, limit: u64) -> ByteCredit {
+        let signed = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
+        ByteCredit { left: AtomicI64::new(signed(left.min(limit))), limit: signed(limit) }
+    }
+
+    pub(crate) fn add(&self, bytes: u64) {
+        let sum = |left: i64| Some(left.saturating_add_unsigned(bytes).min(self.limit));
+        let _ = self.left.fetch_update(Relaxed, Relaxed, sum);
+    }
+
+    /// Takes a message off, if it fits. One that is larger than everything fits when nothing is held.
+    pub(crate) fn take(&self, bytes: usize) -> bool {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        let rest = |left: i64| (bytes <= left || left >= self.limit).then(|| left.saturating_sub(bytes));
+        self.left.fetch_update(Relaxed, Relaxed, rest).is_ok()
+    }
 }
 
 /// Whom leased messages are for.
@@ -94,5 +124,27 @@ impl OutgoingFrame {
     ) -> OutgoingFrame {
         let envelope = wire::Envelope { correlation, body: Some(body) };
         OutgoingFrame { envelope, attachment: Vec::new(), permit }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_larger_than_all_credit_comes_alone() {
+        let credit = ByteCredit::new(100, 100);
+        assert!(credit.take(60) && !credit.take(41) && credit.take(40) && !credit.take(1));
+        credit.add(60);
+        assert!(!credit.take(1_000), "something is held");
+        credit.add(40);
+        assert!(credit.take(1_000), "nothing is held");
+        assert!(!credit.take(0));
+        credit.add(1_000);
+        assert!(credit.take(100) && !credit.take(1));
+        let resumed = ByteCredit::new(30, 100);
+        assert!(!resumed.take(31) && resumed.take(30), "what was held before is held still");
+        resumed.add(u64::MAX);
+        assert!(resumed.take(usize::MAX));
     }
 }

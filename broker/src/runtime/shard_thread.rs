@@ -96,6 +96,7 @@ impl ShardThread {
             }
             Message::Done(done) => self.shard.handle(now, Input::JobDone(done)),
             Message::Letter(letter) => self.shard.handle(now, Input::Letter(letter)),
+            Message::Records(found) => self.shard.handle(now, Input::Records(found)),
             Message::Shutdown => {
                 self.stopping = true;
                 self.shard.begin_shutdown(now);

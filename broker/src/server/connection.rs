@@ -2,7 +2,7 @@
 //! and each `Read` has its own.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use dure_engine::ConnectionId;
@@ -13,13 +13,14 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::dispatch::QUEUES_CHECKED_MIN;
 use super::frames::FrameReader;
 use super::handshake::{self, Greeted};
 use super::stream::Credit;
 use super::writer::write_outgoing;
 use crate::authorize::Principal;
 use crate::broker::Broker;
-use crate::runtime::{Delivery, Outbox, OutgoingFrame};
+use crate::runtime::{ByteCredit, Delivery, Outbox, OutgoingFrame};
 
 /// What a connection's pushes may take before they are written; a larger one goes alone.
 pub(super) const PUSH_BYTES_MAX: u32 = 2 << 20;
@@ -42,6 +43,10 @@ pub(super) struct Connection {
     pub(super) pushes: Arc<Semaphore>,
     /// Streams by the client's number; ended ones among them.
     pub(super) streams: HashMap<u64, Arc<Credit>>,
+    /// Credit of queue subscriptions by the client's number, for as long as their deliveries hold it.
+    pub(super) queues: HashMap<u64, Weak<ByteCredit>>,
+    /// How many there were when it was last looked which are over.
+    pub(super) queues_checked: usize,
     /// Streams and requests that take several steps; they go with the connection.
     pub(super) tasks: JoinSet<()>,
     /// Until the first queue subscription or receive.
@@ -93,6 +98,8 @@ pub(super) async fn serve(
         inflight: Arc::new(Semaphore::new(broker.options.connection_inflight_bytes_max as usize)),
         pushes: Arc::new(Semaphore::new(PUSH_BYTES_MAX as usize)),
         streams: HashMap::new(),
+        queues: HashMap::new(),
+        queues_checked: QUEUES_CHECKED_MIN,
         tasks: JoinSet::new(),
         deliveries: Some(deliveries),
     };

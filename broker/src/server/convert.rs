@@ -87,13 +87,12 @@ pub(crate) fn settle(settle: wire::Settle) -> Result<Settle, RequestError> {
 
 fn settle_item(item: wire::SettleItem) -> Result<SettleItem, RequestError> {
     let wire::SettleItem { action, partition, offset, epoch, counter, delay_ms, lease_ms, mut reason } = item;
+    truncate(&mut reason, REASON_BYTES_MAX);
     let action = match wire::SettleAction::try_from(action) {
         Ok(wire::SettleAction::SettleAck) => SettleAction::Ack,
-        Ok(wire::SettleAction::SettleRelease) => SettleAction::Release { delay_ms },
-        Ok(wire::SettleAction::SettleReject) => {
-            truncate(&mut reason, REASON_BYTES_MAX);
-            SettleAction::Reject { reason }
-        }
+        Ok(wire::SettleAction::SettleAckUpTo) => SettleAction::AckUpTo,
+        Ok(wire::SettleAction::SettleRelease) => SettleAction::Release { delay_ms, reason },
+        Ok(wire::SettleAction::SettleReject) => SettleAction::Reject { reason },
         Ok(wire::SettleAction::SettleExtend) => SettleAction::Extend { lease_ms },
         Ok(wire::SettleAction::SettleStart) => SettleAction::Start,
         Err(_) => return Err(RequestError::Invalid(format!("unknown settle action {action}"))),

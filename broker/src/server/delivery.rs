@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use dure_engine::{ConnectionId, LeaseGrant, Request, Settle, SettleAction, SettleItem, SubscriptionId};
+use dure_engine::{
+    ConnectionId, LeaseGrant, Request, Sent, Settle, SettleAction, SettleItem, SubscriptionId,
+};
 use dure_proto::wire::envelope::Body;
 use dure_proto::{Receipt, wire};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -14,7 +16,9 @@ use super::convert::error_message;
 use super::stream::ended;
 use crate::broker::Broker;
 use crate::records::{Attachment, StoredRecord, Unreadable, record_bytes};
-use crate::runtime::{AnswerTo, Delivery, DeliveryTarget, Message, Outgoing, OutgoingFrame, Pending};
+use crate::runtime::{
+    AnswerTo, ByteCredit, Delivery, DeliveryTarget, Message, Outgoing, OutgoingFrame, Pending,
+};
 
 /// Bytes of messages in one push.
 const PUSH_JOBS_BYTES_MAX: usize = 1 << 20;
@@ -37,8 +41,10 @@ pub(super) async fn deliver(
     let mut deliverer = Deliverer { broker, connection, answers, pushes, subscriptions: HashMap::new() };
     while let Some(delivery) = deliveries.recv().await {
         match delivery {
-            Delivery::Subscribed { subscription, topic, group } => {
-                deliverer.subscriptions.insert(subscription, (topic, group));
+            Delivery::Subscribed { subscription, topic, group, credit } => {
+                deliverer
+                    .subscriptions
+                    .insert(subscription, Subscriber { names: Names { topic, group }, credit });
             }
             Delivery::Ended { subscription, error } => {
                 deliverer.subscriptions.remove(&subscription);
@@ -62,10 +68,15 @@ struct Deliverer {
     connection: ConnectionId,
     answers: mpsc::UnboundedSender<Outgoing>,
     pushes: Arc<Semaphore>,
-    /// Topic and group of each.
-    subscriptions: HashMap<SubscriptionId, (String, String)>,
+    subscriptions: HashMap<SubscriptionId, Subscriber>,
 }
 
+struct Subscriber {
+    names: Names,
+    credit: Arc<ByteCredit>,
+}
+
+#[derive(Clone)]
 struct Names {
     topic: String,
     group: String,
@@ -104,27 +115,36 @@ struct ReadyJob {
 
 impl Deliverer {
     async fn push(&mut self, subscription: SubscriptionId, leases: &[LeaseGrant]) {
-        let Some((topic, group)) = self.subscriptions.get(&subscription).cloned() else { return };
-        let names = Names { topic, group };
+        let Some(subscriber) = self.subscriptions.get(&subscription) else { return };
+        let (names, credit) = (subscriber.names.clone(), Arc::clone(&subscriber.credit));
         let mut frame = JobsFrame::default();
-        for lease in leases {
+        let (mut rest, mut unfit) = (Sent::default(), &leases[..0]);
+        for (nth, lease) in leases.iter().enumerate() {
             match self.ready(lease).await {
+                // It and those behind it go back, and come again when there is room for them.
+                Ok(ready) if !credit.take(ready.bytes) => {
+                    unfit = &leases[nth..];
+                    rest.back += unfit.len() as u32;
+                    rest.need_bytes = ready.bytes as u64;
+                    break;
+                }
                 Ok(ready) => {
                     if !frame.has_room(&ready, PUSH_JOBS_BYTES_MAX) {
+                        self.tell_sent(subscription, &frame, Sent::default());
                         self.send_push(subscription, std::mem::take(&mut frame)).await;
                     }
                     frame.push(ready);
                 }
+                // It used up credit and is not delivered.
                 Err(error) => {
                     self.give_up(lease, &names, &error);
-                    // It used up credit and is not delivered.
-                    let request = Request::QueueCredit { subscription, messages: 1 };
-                    let permits = [None, None];
-                    let message = Message::OneWay { connection: self.connection, request, permits };
-                    self.broker.shards.catalogue().post(message);
+                    rest.back += 1;
                 }
             }
         }
+        self.tell_sent(subscription, &frame, rest);
+        let release = SettleAction::Release { delay_ms: Some(0), reason: String::new() };
+        unfit.iter().for_each(|lease| self.settle(lease, &names, release.clone()));
         if !frame.jobs.is_empty() {
             self.send_push(subscription, frame).await;
         }
@@ -142,7 +162,11 @@ impl Deliverer {
             match self.ready(lease).await {
                 Ok(ready) if frame.has_room(&ready, RECEIVE_JOBS_BYTES_MAX) => frame.push(ready),
                 // It does not fit in the answer: back to the queue at once, behind which the next receive finds it.
-                Ok(_) => self.settle(lease, names, SettleAction::Release { delay_ms: Some(0) }),
+                Ok(_) => self.settle(
+                    lease,
+                    names,
+                    SettleAction::Release { delay_ms: Some(0), reason: String::new() },
+                ),
                 Err(error) => self.give_up(lease, names, &error),
             }
         }
@@ -165,7 +189,7 @@ impl Deliverer {
         let envelope_bytes = envelope_bytes(&stored);
         if envelope_bytes > JOBS_ENVELOPE_BYTES_MAX {
             let why = format!("its {} headers do not fit in a delivery", stored.record.headers.len());
-            return Err(Unreadable::Undecodable { partition, offset, why });
+            return Err(Unreadable::Undecodable { partition, offset, end: offset.plus(1), why });
         }
         Ok(ReadyJob { job, bytes: record_bytes(&stored.record), stored, envelope_bytes })
     }
@@ -175,7 +199,7 @@ impl Deliverer {
         let action = if error.is_final() {
             SettleAction::Reject { reason: error.to_string() }
         } else {
-            SettleAction::Release { delay_ms: Some(READ_AGAIN_MS) }
+            SettleAction::Release { delay_ms: Some(READ_AGAIN_MS), reason: error.to_string() }
         };
         tracing::error!(group = names.group, topic = names.topic, %error, ?action, "a leased message cannot be read");
         self.settle(lease, names, action);
@@ -194,6 +218,16 @@ impl Deliverer {
         let shard = self.broker.shards.of(lease.partition);
         // A shard that has ended takes its leases with it.
         let _ = shard.send(self.connection, request, Pending::unmetered(AnswerTo::Nobody));
+    }
+
+    /// Tells the shard what the messages of a frame take, before it leaves and the client can give new credit for them.
+    /// `rest` says what became of messages that are not in the frame.
+    fn tell_sent(&self, subscription: SubscriptionId, frame: &JobsFrame, rest: Sent) {
+        let (messages, bytes) = (frame.jobs.len() as u32, frame.attachment.len() as u64);
+        let sent = Sent { messages, bytes, ..rest };
+        let request = Request::QueueSent { subscription, sent };
+        let message = Message::OneWay { connection: self.connection, request, permits: [None, None] };
+        self.broker.shards.catalogue().post(message);
     }
 
     async fn send_push(&self, subscription: SubscriptionId, frame: JobsFrame) {

@@ -2,6 +2,7 @@
 //! several steps has a module of its own.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use dure_engine::{Produce, Request, RequestError, SubscriptionId};
@@ -15,7 +16,7 @@ use super::connection::Connection;
 use super::convert::{denied, error_message, message, settle};
 use super::delivery::deliver;
 use super::frames::Received;
-use crate::runtime::{AnswerTo, Delivery, Message, OutgoingFrame, Pending, ShardHandle};
+use crate::runtime::{AnswerTo, ByteCredit, Delivery, Message, OutgoingFrame, Pending, ShardHandle};
 
 /// What a request costs beside its bytes.
 const REQUEST_BYTES: usize = 256;
@@ -23,6 +24,9 @@ const REQUEST_BYTES: usize = 256;
 const RECEIVE_MESSAGES_MAX: u32 = 1000;
 /// What a queue subscription may have on its way.
 const CREDIT_MESSAGES_MAX: u32 = 10_000;
+
+/// Credits of queue subscriptions that are over are forgotten when there are twice as many, or as were left last time.
+pub(super) const QUEUES_CHECKED_MIN: usize = 64;
 
 /// The room that a request takes until it is answered.
 pub(super) struct Room {
@@ -209,13 +213,8 @@ impl Connection {
         }
         self.broker.metrics.messages_in.increment(header.record_count.into());
         self.broker.metrics.bytes_in.increment(batch.len() as u64);
-        Ok(Produce {
-            partition,
-            batch,
-            keyed: produce.keyed,
-            all_keyed: produce.all_keyed,
-            record_bytes_max: produce.record_bytes_max,
-        })
+        let wire::Produce { keyed, all_keyed, record_bytes_max, expiring, .. } = *produce;
+        Ok(Produce { partition, batch, keyed, all_keyed, record_bytes_max, expiring })
     }
 
     fn work_queue(&mut self, correlation: u64, mut work: wire::WorkQueue, room: Room) {
@@ -223,7 +222,14 @@ impl Connection {
         let subscription = SubscriptionId(work.subscription);
         self.start_deliveries();
         let (topic, group) = (work.topic.clone(), work.group.clone());
-        self.outbox.deliver(Delivery::Subscribed { subscription, topic, group });
+        let credit = ByteCredit::new(work.credit_bytes, work.limit_bytes.unwrap_or(work.credit_bytes));
+        let credit = Arc::new(credit);
+        if self.queues.len() >= self.queues_checked * 2 {
+            self.queues.retain(|_, credit| credit.strong_count() > 0);
+            self.queues_checked = self.queues.len().max(QUEUES_CHECKED_MIN);
+        }
+        self.queues.insert(work.subscription, Arc::downgrade(&credit));
+        self.outbox.deliver(Delivery::Subscribed { subscription, topic, group, credit });
         let to = AnswerTo::WorkQueue { correlation, subscription };
         let pending = Pending::new(to, room.connection, room.global);
         self.submit(self.broker.shards.catalogue(), Request::WorkQueue(work), pending);
@@ -243,8 +249,11 @@ impl Connection {
             Some(stream) => stream.add(credit.bytes),
             None => {
                 let messages = credit.messages.min(CREDIT_MESSAGES_MAX);
-                let subscription = SubscriptionId(credit.subscription);
-                self.tell(Request::QueueCredit { subscription, messages }, room);
+                let (subscription, bytes) = (SubscriptionId(credit.subscription), credit.bytes);
+                if let Some(queue) = self.queues.get(&credit.subscription).and_then(Weak::upgrade) {
+                    queue.add(bytes);
+                }
+                self.tell(Request::QueueCredit { subscription, messages, bytes }, room);
             }
         }
     }

@@ -119,8 +119,14 @@ impl Client {
             builder.push(Some(b"k"), Some(value.as_bytes()), &[(b"h", None)], 7).unwrap();
         }
         let record_bytes_max = builder.record_bytes_max();
-        let produce =
-            wire::Produce { topic_id, partition: 0, keyed: true, record_bytes_max, all_keyed: false };
+        let produce = wire::Produce {
+            topic_id,
+            partition: 0,
+            keyed: true,
+            record_bytes_max,
+            all_keyed: false,
+            expiring: false,
+        };
         match self.ask_with(Body::Produce(produce), &builder.build(None)).await.0 {
             Body::ProduceReply(reply) => reply.base_offset,
             other => panic!("{other:?}"),

@@ -104,6 +104,7 @@ async fn a_bad_batch_is_refused_and_the_connection_goes_on() {
             keyed: false,
             record_bytes_max,
             all_keyed: false,
+            expiring: false,
         })
     };
     for attachment in [&batch[..], &[], &[0; 100]] {
@@ -152,8 +153,14 @@ async fn requests_in_flight_are_bounded_and_all_answered() {
     let (record_bytes_max, batch) = (builder.record_bytes_max(), builder.build(None));
     // 36 MB in a pipeline whose room is 16 MiB.
     for n in 0..40 {
-        let produce =
-            wire::Produce { topic_id, partition: 0, keyed: false, record_bytes_max, all_keyed: false };
+        let produce = wire::Produce {
+            topic_id,
+            partition: 0,
+            keyed: false,
+            record_bytes_max,
+            all_keyed: false,
+            expiring: false,
+        };
         client.send(1000 + n, Body::Produce(produce), &batch).await;
     }
     for n in 0..40 {

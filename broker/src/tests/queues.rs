@@ -97,6 +97,7 @@ async fn a_subscription_is_pushed_as_credit_allows_and_gives_back_when_it_closes
         credit_messages: 2,
         credit_bytes: 1 << 20,
         lease_ms: None,
+        limit_bytes: None,
     };
     client.send(77, Body::WorkQueue(work), &[]).await;
     client.produce(id, &["a", "b", "c"]).await;
@@ -123,6 +124,40 @@ async fn a_subscription_is_pushed_as_credit_allows_and_gives_back_when_it_closes
     stop(running).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_bytes_are_pushed_than_there_is_credit_for_and_a_large_message_comes_alone() {
+    let data = tempfile::tempdir().unwrap();
+    let running = start(data.path()).await;
+    let mut client = Client::connect(running.native()).await;
+    let id = client.topic("t", 1).await;
+    let (small, large) = ("s".repeat(60), "l".repeat(500));
+    client.produce(id, &[&small, &small, &large, &small]).await;
+    let (topic, group) = ("t".to_owned(), "g".to_owned());
+    let work = wire::WorkQueue {
+        subscription: 3,
+        topic,
+        group,
+        credit_messages: 10,
+        credit_bytes: 100,
+        lease_ms: None,
+        limit_bytes: None,
+    };
+    client.send(77, Body::WorkQueue(work), &[]).await;
+    let mut pushed = Vec::new();
+    // Each one comes when the one before it is done with, and no sooner.
+    while pushed.len() < 4 {
+        let (Body::Jobs(jobs), attachment) = client.push().await else { panic!("no jobs") };
+        pushed.extend(jobs.jobs.iter().map(|job| (job.offset, job.attempt)));
+        let more = tokio::time::timeout(Duration::from_millis(150), client.push()).await;
+        assert!(more.is_err(), "more came than there was credit for, after {pushed:?}");
+        let bytes = attachment.len() as u64;
+        let again = wire::Credit { subscription: 3, bytes, messages: 1 };
+        client.send(0, Body::Credit(again), &[]).await;
+    }
+    assert_eq!(pushed, [(0, 1), (1, 1), (2, 1), (3, 1)], "what did not fit burnt no attempt");
+    stop(running).await;
+}
+
 /// CRC-32C, bit by bit.
 fn crc32c(bytes: &[u8]) -> u32 {
     let bit = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
@@ -142,8 +177,14 @@ async fn a_batch_that_cannot_be_decoded_goes_to_the_dead_letters_and_the_next_is
     batch[61] = 0x7e;
     let checksum = crc32c(&batch[21..]);
     batch[17..21].copy_from_slice(&checksum.to_be_bytes());
-    let produce =
-        wire::Produce { topic_id, partition: 0, keyed: false, record_bytes_max: 4, all_keyed: false };
+    let produce = wire::Produce {
+        topic_id,
+        partition: 0,
+        keyed: false,
+        record_bytes_max: 4,
+        all_keyed: false,
+        expiring: false,
+    };
     let (Body::ProduceReply(_), _) = client.ask_with(Body::Produce(produce), &batch).await else {
         panic!("refused")
     };

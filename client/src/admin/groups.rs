@@ -37,8 +37,21 @@ pub enum Ordering {
     /// Whichever is ready.
     #[default]
     None,
-    /// One of each key at a time, in order.
+    /// One of each key at a time, in order, however many workers there are; messages without a key are not ordered.
+    /// Keys are told apart by a 64-bit number under a secret: two that share one are kept in order with each other,
+    /// too. A redriven dead letter is the next of its key; those behind it that were done meanwhile stay done.
     Key,
+}
+
+/// What becomes of a message that expired before a queue group delivered it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Expired {
+    /// It is settled, and counted as expired.
+    #[default]
+    Drop,
+    /// It goes to the dead letters.
+    DeadLetter,
 }
 
 /// Settings of a queue group.
@@ -64,6 +77,8 @@ pub struct QueueSettings {
     pub hold: bool,
     /// A topic is worked from its end on, rather than from its start.
     pub start_latest: bool,
+    /// What becomes of messages that expired.
+    pub expired: Expired,
 }
 
 impl Default for QueueSettings {
@@ -77,6 +92,7 @@ impl Default for QueueSettings {
             dead_letter_topic: None,
             hold: true,
             start_latest: false,
+            expired: Expired::Drop,
         }
     }
 }
@@ -108,7 +124,7 @@ impl fmt::Display for GroupState {
 }
 
 /// A group as the broker has it. Totals are the sums of the rows, the age is their largest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct GroupDescription {
     /// Its name.
     pub group: String,
@@ -136,6 +152,14 @@ pub struct GroupDescription {
     pub arrived: u64,
     /// Messages that were settled since the broker started.
     pub serviced: u64,
+    /// Of those: messages that expired.
+    pub expired: u64,
+    /// Messages that came in per second, over about the last minute; 0 for a stream group.
+    pub arrival_per_s: f64,
+    /// Messages that were settled per second, likewise.
+    pub service_per_s: f64,
+    /// Bytes of what is not read or settled yet, about.
+    pub bytes: u64,
     /// Bytes that retention would remove if this group had settled them.
     pub held_bytes: u64,
     /// Settings of a queue group.
@@ -164,7 +188,7 @@ pub struct TopicPartitionName {
 }
 
 /// How far a group is in one partition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct GroupPartition {
     /// The topic.
     pub topic: String,
@@ -190,8 +214,18 @@ pub struct GroupPartition {
     pub arrived: u64,
     /// Messages that were settled since the broker started.
     pub serviced: u64,
+    /// Of those: messages that expired.
+    pub expired: u64,
+    /// Messages that came in per second, over about the last minute; 0 for a stream group.
+    pub arrival_per_s: f64,
+    /// Messages that were settled per second, likewise.
+    pub service_per_s: f64,
+    /// Bytes of what is not read or settled yet, about.
+    pub bytes: u64,
     /// Bytes that retention would remove if this group had settled them.
     pub held_bytes: u64,
+    /// Why the group grants nothing fresh here though there is some: it is at one of its bounds. `None`: it does.
+    pub full: Option<String>,
     /// When the oldest of them was due to be removed, milliseconds since 1970; `None` if nothing is held.
     pub held_since: Option<u64>,
 }
@@ -223,6 +257,10 @@ impl GroupDescription {
             oldest_age_ms: partitions.iter().map(|p| p.oldest_age_ms).max().unwrap_or(0),
             arrived: sum(|p| p.arrived),
             serviced: sum(|p| p.serviced),
+            expired: sum(|p| p.expired),
+            arrival_per_s: partitions.iter().map(|p| p.arrival_per_s).sum(),
+            service_per_s: partitions.iter().map(|p| p.service_per_s).sum(),
+            bytes: sum(|p| p.bytes),
             held_bytes: sum(|p| p.held_bytes),
             settings: group.queue.filter(|_| kind == GroupKind::Queue).map(QueueSettings::from_wire),
             partitions,
@@ -254,6 +292,11 @@ impl GroupPartition {
             oldest_age_ms: row.oldest_age_ms,
             arrived: row.arrived,
             serviced: row.serviced,
+            expired: row.expired,
+            arrival_per_s: row.arrival_per_s,
+            service_per_s: row.service_per_s,
+            bytes: row.bytes,
+            full: Some(row.full).filter(|why| !why.is_empty()),
             held_bytes: row.held_bytes,
             held_since: row.held_since_ms,
         }
@@ -275,10 +318,19 @@ impl QueueSettings {
             dead_letter_topic: self.dead_letter_topic.clone().unwrap_or_default(),
             hold: self.hold,
             start_latest: self.start_latest,
+            expired: match self.expired {
+                Expired::Drop => wire::Expired::Drop,
+                Expired::DeadLetter => wire::Expired::DeadLetter,
+            }
+            .into(),
         }
     }
 
     fn from_wire(settings: wire::QueueSettings) -> QueueSettings {
+        let expired = match settings.expired() {
+            wire::Expired::Drop => Expired::Drop,
+            wire::Expired::DeadLetter => Expired::DeadLetter,
+        };
         QueueSettings {
             lease: Duration::from_millis(settings.lease_ms),
             attempts_max: settings.attempts_max,
@@ -291,6 +343,7 @@ impl QueueSettings {
             dead_letter_topic: Some(settings.dead_letter_topic).filter(|topic| !topic.is_empty()),
             hold: settings.hold,
             start_latest: settings.start_latest,
+            expired,
         }
     }
 }

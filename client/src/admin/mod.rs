@@ -14,8 +14,8 @@ use crate::error::Result;
 pub use backup::{Backup, BackupEnd};
 pub use dead_letters::{DeadLetter, DeadLetterPage};
 pub use groups::{
-    GroupDescription, GroupKind, GroupPartition, GroupState, MemberDescription, Ordering, QueueSettings,
-    TopicPartitionName,
+    Expired, GroupDescription, GroupKind, GroupPartition, GroupState, MemberDescription, Ordering,
+    QueueSettings, TopicPartitionName,
 };
 pub use topics::{
     Cleanup, Durability, Located, OffsetRange, PartitionDescription, TopicChange, TopicConfig,

@@ -165,7 +165,7 @@ impl Sender {
         self.ensure_session(partition, batch.deadline).await;
         let OpenBatch { builder, reply, reserved, deadline, .. } = batch;
         let records = builder.len() as u32;
-        let (keyed, all_keyed) = (builder.keyed(), builder.all_keyed());
+        let (keyed, all_keyed, expiring) = (builder.keyed(), builder.all_keyed(), builder.expiring());
         let record_bytes_max = builder.record_bytes_max();
         let line = &mut self.lanes[partition as usize].line;
         // Without a session it is stamped when there is one.
@@ -176,6 +176,7 @@ impl Sender {
             records,
             keyed,
             all_keyed,
+            expiring,
             record_bytes_max,
             reply,
             reserved,
@@ -247,6 +248,7 @@ impl Sender {
             keyed: entry.keyed,
             all_keyed: entry.all_keyed,
             record_bytes_max: entry.record_bytes_max,
+            expiring: entry.expiring,
         });
         let batch = entry.batch.clone();
         let connection = match lane.connection.clone().filter(|_| in_flight > 0) {

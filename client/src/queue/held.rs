@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dure_proto::Receipt;
+use dure_proto::{Offset, PartitionId, Receipt};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -117,6 +117,20 @@ impl Held {
         unstarted
     }
 
+    /// Everything up to an offset is acknowledged: what was not handed out of it is not handed out any more.
+    pub(super) fn forget_up_to(&self, partition: PartitionId, offset: Offset) {
+        let mut state = self.state();
+        let done = state.jobs.iter().filter(|(receipt, lease)| {
+            !lease.started && receipt.partition == partition && receipt.offset <= offset
+        });
+        let done: Vec<_> = done.map(|(receipt, _)| *receipt).collect();
+        done.iter().for_each(|receipt| _ = state.free(receipt));
+        drop(state);
+        if !done.is_empty() {
+            self.freed.notify_one();
+        }
+    }
+
     /// What is in the consumer's hands.
     pub(super) fn started(&self) -> Vec<Receipt> {
         let state = self.state();
@@ -168,6 +182,10 @@ impl Held {
         std::mem::take(&mut self.state().free)
     }
 
+    pub(super) fn bytes_max(&self) -> u64 {
+        self.bytes_max
+    }
+
     pub(super) fn messages_max(&self) -> u32 {
         self.messages_max
     }
@@ -193,7 +211,7 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use dure_proto::{Epoch, LeaseToken, Offset, PartitionId};
+    use dure_proto::{Epoch, LeaseToken};
 
     use super::*;
 

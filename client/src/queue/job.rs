@@ -115,6 +115,20 @@ impl Job {
         self.settle(item).await
     }
 
+    /// Done, and so is everything before it in its partition: what this worker holds, what others hold, and what nobody
+    /// was given yet. Durable when this returns.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack); nothing is acknowledged then.
+    pub async fn ack_up_to(self) -> Result<()> {
+        let (partition, offset) = (self.received.receipt.partition, self.received.receipt.offset);
+        let (item, handle) =
+            (item(&self.received.receipt, SettleAction::SettleAckUpTo), Arc::clone(&self.handle));
+        self.settle(item).await?;
+        handle.core.held.forget_up_to(partition, offset);
+        Ok(())
+    }
+
     /// Back into the queue, to be tried again after the group's backoff.
     ///
     /// # Errors
@@ -131,6 +145,16 @@ impl Job {
     pub async fn release_after(self, delay: Duration) -> Result<()> {
         let item = item(&self.received.receipt, SettleAction::SettleRelease);
         self.settle(SettleItem { delay_ms: Some(whole_ms(delay)), ..item }).await
+    }
+
+    /// Back into the queue after `delay`, or the group's backoff without one, and why. If that was the last attempt, the
+    /// reason is kept with the dead letter, up to 1 KiB of it.
+    ///
+    /// # Errors
+    /// As [`release`](Self::release).
+    pub async fn release_because(self, reason: impl Into<String>, delay: Option<Duration>) -> Result<()> {
+        let item = item(&self.received.receipt, SettleAction::SettleRelease);
+        self.settle(SettleItem { delay_ms: delay.map(whole_ms), reason: cut(reason.into()), ..item }).await
     }
 
     /// Straight to the dead letters: trying again cannot help. The reason is kept, up to 1 KiB of it.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dure_proto::Receipt;
 use dure_proto::wire::{self, ErrorCode, SettleAction, SettleItem, envelope::Body};
+use dure_proto::{LeaseToken, Offset, PartitionId, Receipt};
 
 use super::command::{item, whole_ms};
 use super::job::cut;
@@ -20,10 +20,14 @@ const ITEMS_MAX: usize = 700;
 pub enum Action {
     /// It is done and never comes back.
     Ack,
+    /// It is done, and so is everything before it in its partition, whoever holds it.
+    AckUpTo,
     /// Back into the queue after this delay, or after the group's backoff.
     Release {
         /// `None`: the group's backoff.
         delay: Option<Duration>,
+        /// Kept with the dead letter if that was its last attempt, up to 1 KiB of it.
+        reason: String,
     },
     /// Straight to the dead letters.
     Reject {
@@ -107,6 +111,18 @@ impl Client {
         }
         Ok(outcomes)
     }
+
+    /// Acknowledges every message of a partition up to and including `offset`: leased by whomever, waiting or never
+    /// delivered. Dead letters stay. Durable when this returns; asking again does no harm.
+    ///
+    /// # Errors
+    /// [`Error::Broker`] with `INVALID_REQUEST` if there is no such offset yet.
+    pub async fn ack_up_to(&self, topic: &str, group: &str, partition: u32, offset: u64) -> Result<Settled> {
+        let (partition, offset) = (PartitionId(partition), Offset(offset));
+        let nobody = Receipt { partition, offset, token: LeaseToken::NONE };
+        let mut outcomes = self.settle(topic, group, vec![(nobody, Action::AckUpTo)]).await?;
+        outcomes.pop().unwrap_or_else(|| Err(Error::protocol("the broker left out a result")))
+    }
 }
 
 fn outcome(result: wire::SettleResult) -> Result<Settled> {
@@ -124,9 +140,12 @@ impl Action {
     fn item(&self, receipt: &Receipt) -> SettleItem {
         match self {
             Action::Ack => item(receipt, SettleAction::SettleAck),
-            Action::Release { delay } => {
-                SettleItem { delay_ms: delay.map(whole_ms), ..item(receipt, SettleAction::SettleRelease) }
-            }
+            Action::AckUpTo => item(receipt, SettleAction::SettleAckUpTo),
+            Action::Release { delay, reason } => SettleItem {
+                delay_ms: delay.map(whole_ms),
+                reason: cut(reason.clone()),
+                ..item(receipt, SettleAction::SettleRelease)
+            },
             Action::Reject { reason } => {
                 SettleItem { reason: cut(reason.clone()), ..item(receipt, SettleAction::SettleReject) }
             }

@@ -96,6 +96,7 @@ impl Worker {
             group: core.group.to_string(),
             credit_messages: credit.messages,
             credit_bytes: credit.bytes,
+            limit_bytes: Some(core.held.bytes_max()),
             lease_ms: self.lease.map(whole_ms),
         });
         let Ok(submitted) = connection.submit(body, Bytes::new()).await else { return Ok(()) };

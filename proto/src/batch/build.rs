@@ -23,6 +23,7 @@ pub struct BatchBuilder {
     record_bytes_max: u32,
     keyed: bool,
     all_keyed: bool,
+    expiring: bool,
 }
 
 impl BatchBuilder {
@@ -38,6 +39,7 @@ impl BatchBuilder {
             record_bytes_max: 0,
             keyed: false,
             all_keyed: true,
+            expiring: false,
         }
     }
 
@@ -105,6 +107,12 @@ impl BatchBuilder {
     #[must_use]
     pub fn all_keyed(&self) -> bool {
         self.all_keyed
+    }
+
+    /// Whether any record has a [time to live](crate::TTL_HEADER).
+    #[must_use]
+    pub fn expiring(&self) -> bool {
+        self.expiring
     }
 
     /// The encoded batch, with base offset 0 and no leader epoch; a broker patches both.
@@ -182,6 +190,7 @@ impl BatchBuilder {
         for (name, value) in headers {
             put_field(out, Some(name));
             put_field(out, value);
+            self.expiring |= name == crate::TTL_HEADER.as_bytes();
         }
         assert_eq!(out.len(), bytes, "a record takes the bytes that it was counted with");
 

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dure_engine::{
-    ConnectionId, Cursor, DeliverTo, Effect, Input, LeaseGrant, Letter, LetterError, LogView, Now,
-    ReadOutcome, RecoveryReport, ReplyTo, Request, RequestError, Response, Shard, ShardConfig, SimDisk,
-    TopicTable, Wait, letter_batch,
+    ConnectionId, Cursor, DeliverTo, Effect, FoundRecords, Input, LeaseGrant, Letter, LetterError, LogView,
+    Now, ReadOutcome, RecordFacts, RecordTable, RecoveryReport, ReplyTo, Request, RequestError, Response,
+    Shard, ShardConfig, SimDisk, TopicTable, Wait, letter_batch,
 };
-use dure_proto::{Offset, Records, ShardId, TopicPartition, split_entries};
+use dure_proto::{BatchLimits, EntryHeader, Offset, Records, ShardId, TopicPartition, split_entries};
 
 use crate::sim::Violation;
 
@@ -82,6 +82,15 @@ impl Driver {
                     self.letter(from.0, from.1).ok_or(LetterError::Damaged("its checksum is wrong".into()));
                 self.shard.handle(self.now, Input::Letter(Letter { group, source, offset, batch }));
             }
+            Effect::FetchRecords { group, partition, from, seed } => {
+                let table = match self.batch(partition, from) {
+                    Some((header, records)) => RecordTable::Records(
+                        RecordFacts::of_batch(&records, from, header.append_time_ms, seed).collect(),
+                    ),
+                    None => RecordTable::Failed,
+                };
+                self.shard.handle(self.now, Input::Records(FoundRecords { group, partition, from, table }));
+            }
             Effect::EndSubscription { .. } | Effect::Assign { .. } => {}
             Effect::Scrubbed(_)
             | Effect::Shortage(_)
@@ -93,11 +102,16 @@ impl Driver {
     }
 
     fn letter(&self, partition: TopicPartition, offset: Offset) -> Option<bytes::Bytes> {
+        let (_, records) = self.batch(partition, offset)?;
+        Some(letter_batch(Ok(&records.at(offset)?)))
+    }
+
+    /// The batch that holds a record.
+    fn batch(&self, partition: TopicPartition, offset: Offset) -> Option<(EntryHeader, Records)> {
         let read = self.views.get(&partition)?.read(&mut Cursor::at(offset), 1, Wait::MayWait).ok()?;
         let ReadOutcome::Entries(entries) = read else { return None };
         let (header, batch) = split_entries(entries).next()?.ok()?;
-        let records = Records::decode(&batch, &dure_proto::BatchLimits::stored()).ok()?;
-        Some(letter_batch(Ok(&records.get(offset.since(header.base_offset) as usize)?)))
+        Some((header, Records::decode(&batch, &BatchLimits::stored()).ok()?))
     }
 
     pub(super) fn ask(&mut self, request: Request) -> Result<Result<Response, RequestError>, Violation> {

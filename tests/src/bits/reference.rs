@@ -167,6 +167,7 @@ impl Builder {
             keyed: false,
             all_keyed: false,
             record_bytes_max,
+            expiring: false,
         };
         self.driver.expect(Request::Produce(produce.clone()))?;
         if let Some(session) = session {

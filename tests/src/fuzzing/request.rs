@@ -94,8 +94,9 @@ fn request_of(body: Body, attachment: Bytes) -> Option<Request> {
                 topic: TopicId(produce.topic_id),
                 partition: PartitionId(produce.partition),
             };
-            let wire::Produce { keyed, all_keyed, record_bytes_max, .. } = produce;
-            Request::Produce(Produce { partition, batch: attachment, keyed, all_keyed, record_bytes_max })
+            let wire::Produce { keyed, all_keyed, record_bytes_max, expiring, .. } = produce;
+            let batch = attachment;
+            Request::Produce(Produce { partition, batch, keyed, all_keyed, record_bytes_max, expiring })
         }
         Body::CreateGroup(m) => Request::CreateGroup(m),
         Body::ListGroups(_) => Request::ListGroups,
@@ -118,9 +119,10 @@ fn request_of(body: Body, attachment: Bytes) -> Option<Request> {
             receive.count = receive.count.clamp(1, 1_000);
             Request::Receive(receive)
         }
-        Body::Credit(wire::Credit { subscription, messages, .. }) => Request::QueueCredit {
+        Body::Credit(wire::Credit { subscription, messages, bytes }) => Request::QueueCredit {
             subscription: SubscriptionId(subscription),
             messages: messages.min(10_000),
+            bytes,
         },
         Body::Unsubscribe(m) => Request::Unsubscribe { subscription: SubscriptionId(m.subscription) },
         Body::Settle(m) => Request::Settle(fuzzing::settle(m).ok()?),

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dure_engine::{
-    ConnectionId, Cursor, Disk, Effect, Input, Letter, LetterError, LogView, Now, OpenError, OpenMode,
-    ReadOutcome, RecoveryReport, ReplyTo, Request, Shard, ShardConfig, SimDisk, TopicTable, Wait,
-    letter_batch, rebuild_indexes, verify,
+    ConnectionId, Cursor, Disk, Effect, FoundRecords, Input, Letter, LetterError, LogView, Now, OpenError,
+    OpenMode, RECORD_TABLE_MAX, ReadOutcome, RecordFacts, RecordTable, RecoveryReport, ReplyTo, Request,
+    Shard, ShardConfig, SimDisk, TopicTable, Wait, letter_batch, rebuild_indexes, verify,
 };
 use dure_proto::{
-    BatchLimits, ENTRY_HEADER_BYTES, EntryHeader, GroupId, Offset, Record, Records, ShardId, TopicPartition,
-    split_entries, verify_entry,
+    BatchLimits, ENTRY_HEADER_BYTES, EntryHeader, GroupId, KeySeed, Offset, Record, Records, ShardId,
+    TopicPartition, split_entries, verify_entry,
 };
 
 use super::seal::SALT;
@@ -124,6 +124,10 @@ impl Running {
             Effect::FetchLetter { group, source, offset, from, .. } => {
                 self.letters.push((group, source, offset, from));
             }
+            Effect::FetchRecords { group, partition, from, seed } => {
+                let table = self.record_table(partition, from, seed);
+                self.shard.handle(self.now, Input::Records(FoundRecords { group, partition, from, table }));
+            }
             Effect::Stopped(why) => {
                 assert!(!self.stopped, "stopped twice: {why}");
                 self.stopped = true;
@@ -149,14 +153,23 @@ impl Running {
     }
 
     fn record(&self, partition: TopicPartition, offset: Offset) -> Option<Record> {
+        self.batch(partition, offset)?.1.at(offset)
+    }
+
+    fn record_table(&self, partition: TopicPartition, from: Offset, seed: KeySeed) -> RecordTable {
+        let Some((header, records)) = self.batch(partition, from) else { return RecordTable::Failed };
+        let facts = RecordFacts::of_batch(&records, from, header.append_time_ms, seed);
+        RecordTable::Records(facts.take(RECORD_TABLE_MAX as usize).collect())
+    }
+
+    fn batch(&self, partition: TopicPartition, offset: Offset) -> Option<(EntryHeader, Records)> {
         let view = self.views.get(&partition)?;
         let Ok(ReadOutcome::Entries(entries)) = view.read(&mut Cursor::at(offset), READ_BYTES, Wait::MayWait)
         else {
             return None;
         };
         let (header, batch) = split_entries(entries).next()?.ok()?;
-        let records = Records::decode(&batch, &BatchLimits::stored()).ok()?;
-        records.get(offset.since(header.base_offset) as usize)
+        Some((header, Records::decode(&batch, &BatchLimits::stored()).ok()?))
     }
 
     /// Stops the shard as `SIGTERM` does.

@@ -7,8 +7,8 @@ use super::model::{Account, Dead, Fate, GroupShape, TopicShape, read_log, read_v
 use super::world::World;
 use super::{Checked, Violation, ensure};
 
-/// Rounds in which every queue has to be worked off.
-const DRAIN_ROUNDS_MAX: u32 = 60;
+/// Rounds in which every queue has to be worked off; of one key each round gives out one message.
+const DRAIN_ROUNDS_MAX: u32 = 600;
 
 impl World {
     /// Everything that clients were told is so.

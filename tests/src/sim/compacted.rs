@@ -65,10 +65,12 @@ impl World {
         }
         for record in records {
             let at = record.offset_delta as usize;
-            let as_produced = batch.keys.get(at).zip(batch.values.get(at)).is_some_and(|(key, value)| {
-                let value = (!key.deletes).then_some(value);
-                record.key.as_deref() == Some(&[key.key][..]) && record.value.as_ref() == value
-            });
+            let as_produced = batch.keys.get(at).copied().flatten().zip(batch.values.get(at)).is_some_and(
+                |(key, value)| {
+                    let value = (!key.deletes).then_some(value);
+                    record.key.as_deref() == Some(&[key.key][..]) && record.value.as_ref() == value
+                },
+            );
             ensure!(
                 as_produced,
                 "record {at} of batch {id} at {base} of {partition} is not what was produced"
@@ -86,7 +88,7 @@ impl World {
         let mut wanted: BTreeMap<u8, (Offset, bool)> = BTreeMap::new();
         for (base, placed) in log.placed() {
             let keys = self.model.batches.get(&placed.batch).map(|batch| &batch.keys[..]).unwrap_or_default();
-            for (key, i) in keys.iter().zip(0..) {
+            for (key, i) in keys.iter().zip(0..).filter_map(|(key, i)| Some((key.as_ref()?, i))) {
                 wanted.insert(key.key, (base.plus(i), key.deletes));
             }
         }
@@ -111,7 +113,8 @@ impl World {
     /// A tombstone whose answer was lost may be in the log; it may have taken its key and gone before it was ever read.
     fn may_be_deleted(&self, partition: TopicPartition, key: u8) -> bool {
         let doubtful = |batch: &&Batch| batch.partition == partition && batch.fate == Fate::Unknown;
-        let mut keys = self.model.batches.values().filter(doubtful).flat_map(|batch| &batch.keys);
+        let mut keys =
+            self.model.batches.values().filter(doubtful).flat_map(|batch| batch.keys.iter().flatten());
         keys.any(|of| of.key == key && of.deletes)
     }
 }

@@ -1,11 +1,13 @@
-//! What happens by itself: the disk works, time passes, records are read for the dead letters.
+//! What happens by itself: the disk works, time passes, records are read for the dead letters and for queue groups.
 
-use dure_engine::{DiskJob, Input, JobDone, Letter, LetterError, Now, letter_batch};
+use dure_engine::{
+    DiskJob, FoundRecords, Input, JobDone, Letter, LetterError, Now, RecordFacts, RecordTable, letter_batch,
+};
 use dure_proto::Record;
 
 use super::Checked;
-use super::model::read_value;
-use super::world::{LetterRequest, World};
+use super::model::{read_batch, read_value};
+use super::world::{LetterRequest, TableRequest, World};
 
 impl World {
     /// One of the things that happen by themselves.
@@ -14,7 +16,8 @@ impl World {
             0..=3 => self.run_a_job(),
             4..=6 => self.finish_a_job(),
             7 if self.is_small && self.rng.u8(0..3) == 0 => self.let_space_come_back(),
-            7 => return self.return_a_letter(),
+            7 if self.rng.bool() => return self.return_a_letter(),
+            7 => return self.return_a_table(),
             _ => {
                 let ms = match self.rng.u8(0..16) {
                     0 => self.rng.u64(100..3_000),
@@ -85,6 +88,34 @@ impl World {
         });
         self.note(format_args!("letter {source} {offset}"));
         self.handle(Input::Letter(Letter { group, source, offset, batch }));
+        Ok(())
+    }
+
+    /// Any table that was asked for, of one batch or a part of it; sometimes the disk refuses.
+    pub(crate) fn return_a_table(&mut self) -> Checked {
+        if self.tables.is_empty() {
+            return Ok(());
+        }
+        let request = self.tables.remove(self.rng.usize(0..self.tables.len()));
+        let TableRequest { group, partition, from, seed } = request;
+        let view = self.views.get(&partition).filter(|view| from >= view.log_start);
+        let records = match view {
+            Some(view) if self.rng.u8(0..50) > 0 => match read_batch(view, from) {
+                Err(_) if self.damaged => None,
+                read => read?,
+            },
+            _ => None,
+        };
+        let table = match records {
+            Some((header, records)) => {
+                let facts = RecordFacts::of_batch(&records, from, header.append_time_ms, seed);
+                let count = 1 + self.rng.usize(0..header.end_offset().since(from) as usize);
+                RecordTable::Records(facts.take(count).collect())
+            }
+            None => RecordTable::Failed,
+        };
+        self.note(format_args!("record table {partition} {from}: {table:?}"));
+        self.handle(Input::Records(FoundRecords { group, partition, from, table }));
         Ok(())
     }
 }

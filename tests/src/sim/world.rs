@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use dure_engine::{
     ConnectionId, Deliver, DeliverTo, DiskJob, DiskRef, Effect, Input, JobDone, LogView, Now, ReplyTo,
-    Request, Response, Shard, SimDisk, TopicTable,
+    Request, Response, Sent, Shard, SimDisk, TopicTable,
 };
-use dure_proto::{Epoch, GroupId, LeaseToken, Offset, TopicId, TopicPartition};
+use dure_proto::{Epoch, GroupId, KeySeed, LeaseToken, Offset, TopicId, TopicPartition, wire};
 use fastrand::Rng;
 
 use super::backup::Backup;
@@ -27,6 +27,15 @@ pub(crate) struct LetterRequest {
     pub(crate) source: TopicPartition,
     pub(crate) offset: Offset,
     pub(crate) from: (TopicPartition, Offset),
+}
+
+/// A record table that a queue group asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TableRequest {
+    pub(crate) group: GroupId,
+    pub(crate) partition: TopicPartition,
+    pub(crate) from: Offset,
+    pub(crate) seed: KeySeed,
 }
 
 /// A message that a worker has in hand.
@@ -58,6 +67,7 @@ pub(crate) struct World {
     /// Done, and the shard was not told yet; with the time at which the last call to the disk comes back.
     pub(crate) done: Vec<(u64, JobDone)>,
     pub(crate) letters: Vec<LetterRequest>,
+    pub(crate) tables: Vec<TableRequest>,
     pub(crate) views: BTreeMap<TopicPartition, LogView>,
     pub(crate) topics: Arc<TopicTable>,
     /// Dead-letter logs, with the topics that they are of.
@@ -75,7 +85,7 @@ pub(crate) struct World {
     /// Purges that were answered, likewise.
     pub(crate) purged: Vec<String>,
     /// Of members that do not know their names yet.
-    pub(crate) assignments: BTreeMap<(String, String), dure_proto::wire::Assignment>,
+    pub(crate) assignments: BTreeMap<(String, String), wire::Assignment>,
     answers: BTreeMap<u64, Response>,
     pub(crate) backup: Option<Backup>,
     pub(crate) last_number: u64,
@@ -118,6 +128,7 @@ impl World {
             jobs: Vec::new(),
             done: Vec::new(),
             letters: Vec::new(),
+            tables: Vec::new(),
             views: BTreeMap::new(),
             topics: Arc::default(),
             letters_of: BTreeMap::new(),
@@ -221,6 +232,8 @@ impl World {
                 self.tell_done(done);
             } else if !self.letters.is_empty() {
                 self.return_a_letter()?;
+            } else if !self.tables.is_empty() {
+                self.return_a_table()?;
             } else if self.is_idle {
                 return Ok(());
             }
@@ -277,6 +290,10 @@ impl World {
                 self.note(format_args!("unwritable: {logs:?}"));
                 self.count("times that logs were found or no longer found unwritable");
             }
+            Effect::FetchRecords { group, partition, from, seed } => {
+                self.note(format_args!("look at {partition} from {from} on"));
+                self.tables.push(TableRequest { group, partition, from, seed });
+            }
             Effect::Stopped(why) => {
                 self.note(format_args!("stopped: {why}"));
                 ensure!(
@@ -302,6 +319,13 @@ impl World {
 
     fn delivered(&mut self, deliver: Deliver) -> Checked {
         let Deliver { connection, target, leases } = deliver;
+        if let DeliverTo::Subscription(subscription) = target {
+            // What reads and sends them says what they took.
+            let (messages, bytes) = (leases.len() as u32, self.rng.u64(0..1_000));
+            let request =
+                Request::QueueSent { subscription, sent: Sent { messages, bytes, ..Sent::default() } };
+            self.handle(Input::Request { reply_to: ReplyTo { connection, correlation: 0 }, request });
+        }
         let (subscription, (group, topic)) = match target {
             DeliverTo::Subscription(subscription) => {
                 let key = (connection, subscription);
@@ -337,8 +361,12 @@ impl World {
             let model = self.model.groups.entry(group.clone()).or_default();
             let shape = model.shape.now.as_ref().and_then(|shape| shape.queue.as_ref());
             let attempts_max = shape.map_or(u32::MAX, |queue| queue.attempts_max);
+            let by_key = shape.is_some_and(|queue| queue.ordering() == wire::Ordering::Key && queue.hold);
             let part = model.parts.entry(lease.partition).or_default();
             part.granted(&lease, subscription, attempts_max, mono_ms)?;
+            if by_key && !self.damaged && !self.is_purging(&topic) {
+                self.model.check_key_order(&group, lease.partition, lease.offset, mono_ms)?;
+            }
             self.grants_open.push((group.clone(), lease.partition, lease.offset, lease.token));
             self.held.push(Held {
                 group: group.clone(),
@@ -349,6 +377,12 @@ impl World {
             });
         }
         Ok(())
+    }
+
+    /// Messages go that nobody settled.
+    fn is_purging(&self, topic: &str) -> bool {
+        self.model.topics.get(topic).is_none_or(|topic| topic.purging)
+            || self.purged.iter().any(|name| name == topic)
     }
 
     /// What was leased can be read, and is what was produced.
@@ -462,6 +496,7 @@ impl World {
         self.jobs.clear();
         self.done.clear();
         self.letters.clear();
+        self.tables.clear();
         self.views.clear();
         self.letters_of.clear();
         self.asked.clear();

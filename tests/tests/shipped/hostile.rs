@@ -33,7 +33,14 @@ fn batch_of(value: &[u8]) -> (wire::Produce, bytes::Bytes) {
     builder.push(None, Some(value), &[], 0).unwrap();
     let record_bytes_max = builder.record_bytes_max();
     (
-        wire::Produce { topic_id: 1, partition: 0, keyed: false, all_keyed: false, record_bytes_max },
+        wire::Produce {
+            topic_id: 1,
+            partition: 0,
+            keyed: false,
+            all_keyed: false,
+            record_bytes_max,
+            expiring: false,
+        },
         builder.build(None),
     )
 }
@@ -179,8 +186,14 @@ fn a_decompression_bomb_is_nobodys_message_and_takes_no_memory() {
     let bomb = bomb();
     assert!(bomb.len() < 100_000, "{}", bomb.len());
     let before = resident_bytes(&mut broker);
-    let produce =
-        wire::Produce { topic_id, partition: 0, keyed: false, all_keyed: false, record_bytes_max: 5 };
+    let produce = wire::Produce {
+        topic_id,
+        partition: 0,
+        keyed: false,
+        all_keyed: false,
+        record_bytes_max: 5,
+        expiring: false,
+    };
     // Nothing is unpacked on the way in, so it is taken; who reads it is told what it is.
     let taken = client.ask(Body::Produce(produce), &bomb);
     assert!(matches!(taken, Body::ProduceReply(_)), "{taken:?}");

@@ -149,6 +149,20 @@ impl LogLayout {
         self.segments.iter().map(|segment| segment.bytes).sum()
     }
 
+    /// Bytes of what lies in a range of offsets; of a segment that lies in it in part, in proportion.
+    pub(crate) fn bytes_between(&self, from: Offset, to: Offset) -> u64 {
+        let part = |segment: &SegmentMeta| {
+            let (from, to) = (from.max(segment.base), to.min(segment.end));
+            let whole = u128::from(segment.end.since(segment.base).max(1));
+            if from >= to {
+                0
+            } else {
+                (u128::from(segment.bytes) * u128::from(to.since(from)) / whole) as u64
+            }
+        };
+        self.segments.iter().map(part).sum()
+    }
+
     /// Finds the place of an entry and takes it in. Its base offset must not lie below the log's end; if it lies
     /// above, what is between is lost.
     pub(crate) fn append(&mut self, header: &EntryHeader, config: &TopicConfig) -> Placement {
@@ -297,6 +311,22 @@ mod tests {
 
     fn config() -> TopicConfig {
         TopicConfig { segment_bytes: 64 + 2 * 140, retention_ms: Some(8_000), ..TopicConfig::default() }
+    }
+
+    #[test]
+    fn bytes_of_a_range_are_those_of_its_segments_in_proportion() {
+        let mut layout = LogLayout::new();
+        for base in [0, 10, 20, 30] {
+            layout.append(&entry(base, 10, 0), &config());
+        }
+        let all = layout.bytes();
+        assert_eq!(layout.bytes_between(Offset(0), Offset(40)), all);
+        let first = layout.bytes_between(Offset(0), Offset(7));
+        assert!(first > 0 && first < all / 4);
+        let rest = layout.bytes_between(Offset(7), Offset(40));
+        assert!((all - 4..=all).contains(&(first + rest)), "{first} and {rest} of {all}");
+        assert_eq!(layout.bytes_between(Offset(40), Offset(90)), 0);
+        assert_eq!(layout.bytes_between(Offset(9), Offset(9)), 0);
     }
 
     #[test]

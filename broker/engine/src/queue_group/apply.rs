@@ -1,10 +1,12 @@
 //! The one function that changes what is durable, when it is decided and when it is replayed.
 
 use dure_proto::journal::{self, QueueEvent, queue_event::Event};
-use dure_proto::{Epoch, LeaseToken, Offset};
+use dure_proto::{Epoch, KeyHash, LeaseToken, Offset};
 
+use super::expiry::{EXPIRED_REASON, Expiries};
 use super::message::{DeadLetter, Phase};
 use super::settings::{RELEASE_DELAY_MS_MAX, TABLE_MESSAGES_MAX};
+use super::settle::clip;
 use super::settled_set::SettledSet;
 use super::table::LeaseTable;
 use crate::Now;
@@ -35,7 +37,11 @@ impl LeaseTable {
                 if end > Offset::MAX.0 {
                     return skip("settled", settled.offset, "it ends beyond the largest offset");
                 }
+                let before = self.serviced;
                 self.apply_settled(Offset(settled.offset), Offset(end));
+                if settled.expired {
+                    self.expired += self.serviced - before;
+                }
                 Ok(())
             }
             Some(Event::Started(started)) => self.edit_granted("started", started.offset, |message| {
@@ -44,7 +50,12 @@ impl LeaseTable {
             }),
             Some(Event::Returned(returned)) => {
                 let phase = waiting_until(returned.due_wall_ms, now);
-                self.edit_granted("returned", returned.offset, |message| message.phase = phase)
+                self.edit_granted("returned", returned.offset, |message| {
+                    message.phase = phase;
+                    if !returned.reason.is_empty() {
+                        message.why = Some(clip(&returned.reason).into());
+                    }
+                })
             }
             Some(Event::Extended(extended)) => {
                 let lease_ms = extended.lease_ms;
@@ -61,6 +72,7 @@ impl LeaseTable {
                 };
                 self.edit(Offset(redriven.offset), |message| {
                     message.letter = Some(dead.letter).filter(|_| !mutant::is(Mutant::RedriveForgetsLetter));
+                    message.key = dead.key;
                 });
                 Ok(())
             }
@@ -114,7 +126,9 @@ impl LeaseTable {
                 deadline_mono_ms: now.mono_ms.saturating_add(leased.lease_ms - early_ms),
                 lease_ms: leased.lease_ms,
             };
+            let key = leased.keys.get(nth as usize).copied().and_then(KeyHash::from_stored);
             self.edit(offset, |message| {
+                message.key = message.key.or(key);
                 message.token = Some(token);
                 message.started = leased.started;
                 let counts = leased.started && !mutant::is(Mutant::AttemptNotCounted);
@@ -132,12 +146,15 @@ impl LeaseTable {
     fn apply_settled(&mut self, from: Offset, to: Offset) {
         self.reach(to);
         let known: Vec<Offset> = self.messages.range(from..to).map(|(offset, _)| *offset).collect();
+        let mut left = Vec::new();
         for offset in known {
             let message = self.remove(offset).expect("it was just found");
             // What is not redriven is counted below, once for all.
             self.serviced += u64::from(message.letter.is_some());
+            left.extend(message.key);
         }
         self.serviced += self.settled.insert_range(from, to);
+        self.settle_in_window(from, to, left);
     }
 
     fn apply_died(&mut self, died: &journal::Died) -> Result<(), NotApplied> {
@@ -146,11 +163,13 @@ impl LeaseTable {
             return Err(NotApplied { event: "died", offset, why: "it is dead already" });
         }
         self.apply_settled(offset, offset.plus(1));
+        self.expired += u64::from(died.reason == EXPIRED_REASON);
         self.letters.insert(Offset(died.letter));
         let letter = DeadLetter {
             letter: Offset(died.letter),
             attempts: died.attempts,
             reason: died.reason.clone(),
+            key: KeyHash::from_stored(died.key),
             dead_wall_ms: died.wall_ms,
         };
         self.dead.insert(offset, letter);
@@ -161,17 +180,22 @@ impl LeaseTable {
         self.reach(to);
         let all: Vec<Offset> = self.messages.keys().copied().collect();
         self.settled = SettledSet::new(to);
-        for offset in all {
-            let message = self.remove(offset).expect("it was just listed");
+        let removed =
+            all.into_iter().map(|offset| (offset, self.remove(offset).expect("it was just listed")));
+        let removed: Vec<_> = removed.collect();
+        self.window.iter_mut().for_each(|window| window.restart(to));
+        self.expiries = Expiries::default();
+        for (offset, message) in removed {
             if message.letter.is_some() && offset >= to {
-                self.edit(offset, |again| again.letter = message.letter);
                 self.settled.insert_range(offset, offset.plus(1));
+                self.edit(offset, |again| (again.letter, again.key) = (message.letter, message.key));
             }
         }
         for offset in self.dead.range(to..).map(|(offset, _)| *offset) {
             self.settled.insert_range(offset, offset.plus(1));
         }
         self.fresh = self.settled.floor();
+        self.advance_window(self.fresh);
     }
 
     /// An event about offsets below `end` shows that the log has them.

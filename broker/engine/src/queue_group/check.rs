@@ -76,11 +76,33 @@ impl LeaseTable {
         }
         assert_eq!(self.letters.len() as u64, self.dead.len() as u64 + self.redriven_count);
 
+        self.check_window();
+
         let unsettled_below_fresh = self.fresh.since(self.floor())
             - self.settled.above().range_cardinality(self.floor().0..self.fresh.0.max(self.floor().0));
         let known_below_fresh =
             self.messages.range(..self.fresh).filter(|(_, message)| message.letter.is_none()).count();
         assert_eq!(unsettled_below_fresh, known_below_fresh as u64, "a message is skipped for ever");
         let _ = self.counts();
+    }
+
+    fn check_window(&self) {
+        let Some(window) = &self.window else { return };
+        let scanned = window.scanned();
+        assert!(self.floor() <= scanned && scanned <= self.high_watermark, "looked at what is not there");
+        let known =
+            self.messages.iter().map(|(offset, message)| (*offset, (message.key, message.standing())));
+        let untouched = |offset| !self.settled.contains(offset) && !self.messages.contains_key(&offset);
+        let settled = self.settled.above().range_cardinality(self.floor().0..scanned.0);
+        let known_unsettled = self.messages.range(..scanned).filter(|(_, message)| message.letter.is_none());
+        let untouched_count = scanned.since(self.floor()) - settled - known_unsettled.count() as u64;
+        window.check(&known.collect(), untouched, untouched_count);
+        self.expiries.check(|offset| {
+            assert!(
+                !self.settled.contains(offset) && offset < scanned,
+                "{offset} expires, and was not looked at"
+            );
+            self.messages.get(&offset).is_some_and(|message| message.standing().is_out())
+        });
     }
 }

@@ -63,19 +63,69 @@ pub struct Dispatcher {
 
 #[derive(Clone, Copy, Debug)]
 struct Wants {
-    /// Messages that it takes yet. In `turns` if this and `credit_bytes` are positive.
+    /// Messages that it takes yet. In `turns` if this is positive and the credit in bytes allows one.
     messages: u32,
-    /// Goes below zero by the last message that was sent under it.
+    /// Goes below zero by a message that is larger than all credit. At most `limit_bytes`.
     credit_bytes: i64,
+    /// The credit of one that holds nothing.
+    limit_bytes: i64,
+    /// Granted, and it is not known yet what they take.
+    unseen: u32,
+    /// What one message takes, about; 0 while nothing is known.
+    each_bytes: i64,
+    /// The message that it was given last did not fit: it takes so much.
+    need_bytes: i64,
     lease_ms: Option<u64>,
     /// Set for a receive: when it is answered with none.
     deadline_mono_ms: Option<u64>,
 }
 
 impl Wants {
-    fn any(&self) -> bool {
-        self.messages > 0 && self.credit_bytes > 0
+    fn new(messages: u32, credit_bytes: i64, lease_ms: Option<u64>, deadline_mono_ms: Option<u64>) -> Wants {
+        let (limit_bytes, unseen, each_bytes, need_bytes) = (credit_bytes, 0, 0, 0);
+        Wants {
+            messages,
+            credit_bytes,
+            limit_bytes,
+            unseen,
+            each_bytes,
+            need_bytes,
+            lease_ms,
+            deadline_mono_ms,
+        }
     }
+
+    fn any(&self) -> bool {
+        self.messages > 0 && self.room() > 0
+    }
+
+    /// How many messages its credit in bytes allows, about: whoever knows them sees to it that no more are sent. One that
+    /// holds nothing is given one, however large.
+    fn room(&self) -> u32 {
+        let holds_nothing = self.unseen == 0 && self.credit_bytes >= self.limit_bytes;
+        if !holds_nothing && self.credit_bytes < self.need_bytes.max(1) {
+            return 0;
+        }
+        let free = self.credit_bytes.saturating_sub(self.each_bytes.saturating_mul(self.unseen.into()));
+        let by_size = match self.each_bytes {
+            0 => u32::MAX,
+            each => u32::try_from(free.max(0) / each).unwrap_or(u32::MAX),
+        };
+        by_size.max(u32::from(self.unseen == 0))
+    }
+}
+
+/// What became of messages that were granted to a subscription.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// These went out.
+    pub messages: u32,
+    /// What those took of its credit.
+    pub bytes: u64,
+    /// These did not, and are its credit again.
+    pub back: u32,
+    /// Set if that is because the credit did not suffice: the first of them takes so much.
+    pub need_bytes: u64,
 }
 
 impl Dispatcher {
@@ -85,17 +135,21 @@ impl Dispatcher {
         Dispatcher::default()
     }
 
-    /// A subscription with its first credit. One that exists is replaced.
+    /// A subscription with its first credit; `limit_bytes` is what it has when it holds nothing. One that exists is
+    /// replaced.
     pub fn subscribe(
         &mut self,
         connection: ConnectionId,
         subscription: SubscriptionId,
         credit_messages: u32,
         credit_bytes: u64,
+        limit_bytes: u64,
         lease_ms: Option<u64>,
     ) -> Result<(), DispatcherFull> {
-        let credit_bytes = i64::try_from(credit_bytes).unwrap_or(i64::MAX);
-        let wants = Wants { messages: credit_messages, credit_bytes, lease_ms, deadline_mono_ms: None };
+        let wants = Wants {
+            limit_bytes: signed(limit_bytes),
+            ..Wants::new(credit_messages, signed(credit_bytes.min(limit_bytes)), lease_ms, None)
+        };
         self.enter(Taker::Subscription(connection, subscription), wants)
     }
 
@@ -108,23 +162,37 @@ impl Dispatcher {
         lease_ms: Option<u64>,
     ) -> Result<(), DispatcherFull> {
         let deadline_mono_ms = Some(deadline_mono_ms);
-        let wants = Wants { messages: count, credit_bytes: i64::MAX, lease_ms, deadline_mono_ms };
+        let wants = Wants::new(count, i64::MAX, lease_ms, deadline_mono_ms);
         self.enter(Taker::Receive(reply_to), wants)
     }
 
-    /// More credit for a subscription, or credit handed back for what could not be granted. Says whether there
-    /// is such a taker.
+    /// More credit for a subscription. Says whether there is such a taker.
     pub fn add_credit(&mut self, taker: Taker, messages: u32, bytes: u64) -> bool {
         self.change(taker, |wants| {
             wants.messages = wants.messages.saturating_add(messages);
-            wants.credit_bytes = wants.credit_bytes.saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX));
+            wants.credit_bytes = wants.credit_bytes.saturating_add(signed(bytes)).min(wants.limit_bytes);
         })
     }
 
-    /// What was sent to a subscription, in bytes; it gets nothing more while it has none left.
-    pub fn spend_bytes(&mut self, taker: Taker, bytes: u64) -> bool {
+    /// Credit back for what could not be granted after all.
+    pub fn hand_back(&mut self, taker: Taker, messages: u32) -> bool {
+        self.handle_sent(taker, Sent { back: messages, ..Sent::default() })
+    }
+
+    /// What was granted to a subscription was sent, or did not fit into its credit: what the messages take is known only
+    /// where they are read.
+    pub fn handle_sent(&mut self, taker: Taker, sent: Sent) -> bool {
+        let Sent { messages, bytes, back, need_bytes } = sent;
         self.change(taker, |wants| {
-            wants.credit_bytes = wants.credit_bytes.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
+            wants.messages = wants.messages.saturating_add(back);
+            wants.unseen = wants.unseen.saturating_sub(messages.saturating_add(back));
+            wants.credit_bytes = wants.credit_bytes.saturating_sub(signed(bytes));
+            wants.need_bytes = signed(need_bytes).max(if messages + back > 0 { 0 } else { wants.need_bytes });
+            if messages > 0 {
+                let each = signed(bytes) / i64::from(messages);
+                let before = if wants.each_bytes == 0 { each } else { wants.each_bytes };
+                wants.each_bytes = ((before.saturating_mul(3)).saturating_add(each) / 4).max(1);
+            }
         })
     }
 
@@ -223,8 +291,10 @@ impl Dispatcher {
         dispatches: &mut Vec<Dispatch>,
     ) -> u64 {
         let wants = self.takers.get_mut(&taker).expect("turns hold takers only");
-        let count = count_max.min(u64::from(wants.messages));
+        let count = count_max.min(u64::from(wants.messages.min(wants.room())));
         wants.messages -= count as u32;
+        wants.unseen = wants.unseen.saturating_add(count as u32);
+        wants.need_bytes = 0;
         let wants = *wants;
         let mut left = count;
         while left > 0 {
@@ -279,6 +349,10 @@ impl Dispatcher {
     }
 }
 
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
 /// The first partition behind `last`, around the end, that has messages.
 fn next_partition(ready: &mut [ReadyMessages], last: Option<PartitionId>) -> Option<&mut ReadyMessages> {
     let start = last.map_or(0, |last| ready.partition_point(|of| of.partition <= last));
@@ -303,7 +377,7 @@ mod tests {
         for (number, credit) in (0..).zip(credits) {
             let connection = ConnectionId(number);
             dispatcher
-                .subscribe(connection, SubscriptionId(1), *credit, 1 << 20, None)
+                .subscribe(connection, SubscriptionId(1), *credit, 1 << 20, 1 << 20, None)
                 .expect("there is room");
         }
         dispatcher
@@ -398,12 +472,46 @@ mod tests {
     #[test]
     fn who_has_no_bytes_left_waits_for_more() {
         let mut dispatcher = with(&[10]);
-        assert!(dispatcher.spend_bytes(sub(0), 2 << 20));
+        assert_eq!(run(&mut dispatcher, &[1])[&sub(0)], 1);
+        let large = Sent { messages: 1, bytes: 2 << 20, ..Sent::default() };
+        assert!(dispatcher.handle_sent(sub(0), large));
         assert!(!dispatcher.is_hungry());
         assert!(dispatcher.add_credit(sub(0), 0, 1 << 20));
         assert!(!dispatcher.is_hungry(), "it is still in debt");
+        assert!(dispatcher.add_credit(sub(0), 1, 1 << 20));
+        assert_eq!(
+            run(&mut dispatcher, &[50])[&sub(0)],
+            1,
+            "by what the last one took, one is all that fits"
+        );
+    }
+
+    #[test]
+    fn no_more_is_granted_than_fits_once_it_is_known_what_messages_take() {
+        let mut dispatcher = with(&[100]);
+        assert_eq!(run(&mut dispatcher, &[3])[&sub(0)], 3);
+        assert!(dispatcher.handle_sent(sub(0), Sent { messages: 3, bytes: 3 << 18, ..Sent::default() }));
+        assert_eq!(run(&mut dispatcher, &[50])[&sub(0)], 1);
+        assert!(run(&mut dispatcher, &[50]).is_empty(), "what was granted is counted before it was sent");
+        assert!(dispatcher.handle_sent(sub(0), Sent { messages: 1, bytes: 1 << 18, ..Sent::default() }));
+        assert!(run(&mut dispatcher, &[50]).is_empty());
+        assert!(dispatcher.add_credit(sub(0), 2, 2 << 18));
+        assert_eq!(run(&mut dispatcher, &[50])[&sub(0)], 2);
+    }
+
+    #[test]
+    fn what_did_not_fit_waits_for_its_room_or_for_empty_hands() {
+        let mut dispatcher = with(&[100]);
+        assert_eq!(run(&mut dispatcher, &[5])[&sub(0)], 5);
+        let sent = Sent { messages: 1, bytes: 100, back: 4, need_bytes: 2 << 20 };
+        assert!(dispatcher.handle_sent(sub(0), sent));
+        assert!(run(&mut dispatcher, &[4]).is_empty(), "it would come back at once");
+        assert!(dispatcher.add_credit(sub(0), 1, 99));
+        assert!(run(&mut dispatcher, &[4]).is_empty());
         assert!(dispatcher.add_credit(sub(0), 0, 1));
-        assert_eq!(run(&mut dispatcher, &[50])[&sub(0)], 10);
+        assert!(run(&mut dispatcher, &[4]).contains_key(&sub(0)), "it holds nothing and gets it alone");
+        assert!(dispatcher.add_credit(sub(0), 0, u64::MAX));
+        dispatcher.check();
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Granting: which messages go out next, and under which tokens.
 
 use dure_proto::journal::{self, QueueEvent, queue_event::Event};
-use dure_proto::{Epoch, LeaseToken, Offset};
+use dure_proto::{Epoch, KeyHash, LeaseToken, Offset};
 
 use super::settings::LEASE_MS_MAX;
 use super::table::LeaseTable;
@@ -21,6 +21,13 @@ impl TokenSource {
     #[must_use]
     pub fn new(epoch: Epoch) -> TokenSource {
         TokenSource { epoch, next: 1 }
+    }
+
+    /// Whether a token may have been given out before this epoch began. If its message does not know it, a crash took
+    /// the grant before its commit was durable.
+    #[must_use]
+    pub fn may_have_lost(&self, token: LeaseToken) -> bool {
+        Epoch(0) < token.epoch && token.epoch < self.epoch && token.counter > 0
     }
 
     /// A token that was never given out.
@@ -56,8 +63,8 @@ pub struct Grant {
 }
 
 impl LeaseTable {
-    /// Leases up to `count_max` messages: returned ones first, then fresh ones in order. One event tells of
-    /// contiguous offsets.
+    /// Leases up to `count_max` messages: returned ones first, then fresh ones in order; where keys are kept in order,
+    /// those whose turn it is. One event tells of contiguous offsets.
     pub fn grant(
         &mut self,
         now: Now,
@@ -69,7 +76,8 @@ impl LeaseTable {
         let terms = LeaseTerms { lease_ms: terms.lease_ms.clamp(1, LEASE_MS_MAX), ..terms };
         let mut grants = Vec::new();
         while grants.len() < count_max as usize {
-            let Some(offset) = self.ready_again.first().copied().or_else(|| self.next_fresh()) else { break };
+            let Some(offset) = self.next_to_grant() else { break };
+            let key = self.window.as_ref().and_then(|window| window.key_of_open(offset));
             let token = tokens.take();
             let leased = journal::Leased {
                 offset: offset.0,
@@ -78,6 +86,7 @@ impl LeaseTable {
                 counter: token.counter,
                 lease_ms: terms.lease_ms,
                 started: terms.started,
+                keys: if self.settings.by_key { vec![KeyHash::to_stored(key)] } else { Vec::new() },
             };
             self.decide(Event::Leased(leased), now, events);
             let message = &self.messages[&offset];
@@ -90,6 +99,13 @@ impl LeaseTable {
             });
         }
         grants
+    }
+
+    fn next_to_grant(&mut self) -> Option<Offset> {
+        match &self.window {
+            Some(window) => window.next(self.is_full()),
+            None => self.ready_again.first().copied().or_else(|| self.next_fresh()),
+        }
     }
 
     /// The next message that was never granted, if there is one and the table may know one more.
@@ -127,15 +143,18 @@ fn extend_run(run: &mut QueueEvent, event: &QueueEvent) -> bool {
             let count = u64::from(run.count);
             let contiguous = (run.offset + count, run.counter + count) == (next.offset, next.counter);
             let alike = (run.epoch, run.lease_ms, run.started) == (next.epoch, next.lease_ms, next.started);
+            let alike = alike && run.keys.is_empty() == next.keys.is_empty();
             let fits = run.count.checked_add(next.count).is_some();
             if contiguous && alike && fits {
                 run.count += next.count;
+                run.keys.extend(&next.keys);
             }
             contiguous && alike && fits
         }
         (Some(Event::Settled(run)), Some(Event::Settled(next))) => {
-            let contiguous = run.offset + u64::from(run.count) == next.offset
-                || mutant::is(Mutant::RunsJoinedOverGap) && run.offset < next.offset;
+            let contiguous = (run.offset + u64::from(run.count) == next.offset
+                || mutant::is(Mutant::RunsJoinedOverGap) && run.offset < next.offset)
+                && run.expired == next.expired;
             let fits = run.count.checked_add(next.count).is_some();
             if contiguous && fits {
                 run.count += next.count;

@@ -2,8 +2,8 @@
 
 use std::ops::Bound;
 
-use dure_proto::Offset;
 use dure_proto::journal::{self, QueueEvent, queue_event::Event};
+use dure_proto::{KeyHash, Offset};
 
 use super::message::{DeadLetter, MessageState};
 use super::settle::clip;
@@ -85,6 +85,7 @@ impl LeaseTable {
             attempts,
             reason: reason.to_owned(),
             wall_ms: now.wall_ms,
+            key: KeyHash::to_stored(self.messages[&offset].key),
         };
         let event = QueueEvent { event: Some(Event::Died(died)) };
         self.apply(&event, now).expect("a dying message is not dead");
@@ -111,7 +112,11 @@ impl LeaseTable {
         for end in kept {
             while from < end {
                 let count = end.since(from).min(u64::from(u32::MAX)) as u32;
-                self.decide(Event::Settled(journal::Settled { offset: from.0, count }), now, events);
+                self.decide(
+                    Event::Settled(journal::Settled { offset: from.0, count, expired: false }),
+                    now,
+                    events,
+                );
                 from = from.plus(u64::from(count));
             }
             from = from.max(end.plus(1));

@@ -1,6 +1,8 @@
 //! What is known of one message that is not plainly settled and not plainly untouched.
 
-use dure_proto::{LeaseToken, Offset};
+use dure_proto::{KeyHash, LeaseToken, Offset};
+
+use super::window::Standing;
 
 /// A message that was granted, tried before or redriven, and is not settled.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +15,10 @@ pub(crate) struct Message {
     pub(crate) started: bool,
     /// Set if it was redriven: its bytes lie in the dead-letter log, at this offset. Settled in the source.
     pub(crate) letter: Option<Offset>,
+    /// Set from its first grant on, where the group keeps the order of keys and it has one.
+    pub(crate) key: Option<KeyHash>,
+    /// Why it was given back the last time, if that was out of attempts.
+    pub(crate) why: Option<Box<str>>,
     pub(crate) phase: Phase,
     /// It came back, and that is not durable yet: see `held`. Otherwise 0. Volatile.
     pub(crate) held: u64,
@@ -73,6 +79,16 @@ impl Message {
         }
     }
 
+    /// Where it stands in the line of its key.
+    pub(crate) fn standing(&self) -> Standing {
+        match self.place() {
+            Place::Ready => Standing::Ready,
+            Place::Held | Place::Waiting { .. } => Standing::Waiting,
+            Place::Leased { .. } => Standing::Leased,
+            Place::Dying { .. } => Standing::Dying,
+        }
+    }
+
     pub(crate) fn is_leased(&self) -> bool {
         matches!(self.phase, Phase::Leased { .. })
     }
@@ -96,6 +112,8 @@ pub struct DeadLetter {
     pub attempts: u32,
     /// Why it died; at most [`REASON_BYTES_MAX`](super::REASON_BYTES_MAX) bytes.
     pub reason: String,
+    /// The number of its key, where the group keeps the order of keys and it has one.
+    pub key: Option<KeyHash>,
     /// When it died.
     pub dead_wall_ms: u64,
 }

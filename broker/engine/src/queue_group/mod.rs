@@ -4,14 +4,21 @@
 //! One [`LeaseTable`] per group and partition. Its methods decide and return journal events; only
 //! [`LeaseTable::apply`] changes what is durable, and replay calls the same. One [`Dispatcher`] per group and
 //! topic shares the messages among subscriptions and receives.
+//!
+//! A table of a group that keeps the order of keys, or of a topic whose messages expire, has a [`window::Window`] beside
+//! it: it grants only messages whose records were looked at, and of each key one at a time.
 
 mod apply;
 mod check;
 mod dispatcher;
+mod expiry;
 mod grant;
 mod held;
 mod letters;
 mod message;
+mod offset_runs;
+mod rates;
+mod record_table;
 mod settings;
 mod settle;
 mod settled_set;
@@ -20,12 +27,15 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod timeout;
+mod window;
 
 pub use apply::NotApplied;
-pub use dispatcher::{Dispatch, Dispatcher, DispatcherFull, ReadyMessages, TAKERS_MAX, Taker};
+pub use dispatcher::{Dispatch, Dispatcher, DispatcherFull, ReadyMessages, Sent, TAKERS_MAX, Taker};
+pub use expiry::EXPIRED_REASON;
 pub use grant::{Grant, LeaseTerms, TokenSource};
 pub use letters::Dying;
 pub use message::{DeadLetter, MessageState};
+pub use record_table::{RECORD_TABLE_MAX, RecordFacts, RecordTable};
 pub use settings::{
     Jitter, LEASE_MS_MAX, LeaseSettings, REASON_BYTES_MAX, RELEASE_DELAY_MS_MAX, TABLE_MESSAGES_MAX,
     TIMEOUTS_PER_TURN_MAX,
@@ -33,3 +43,4 @@ pub use settings::{
 pub use settle::{SettleError, Settlement};
 pub use snapshot::RestoreError;
 pub use table::{Counts, LeaseTable};
+pub use window::WINDOW_BYTES_MAX;

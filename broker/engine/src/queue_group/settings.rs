@@ -2,6 +2,7 @@
 
 use dure_proto::wire;
 
+use super::window::WINDOW_BYTES_MAX;
 use crate::mutant::{self, Mutant};
 
 /// Longest lease: a day.
@@ -29,6 +30,12 @@ pub struct LeaseSettings {
     /// Messages that a table knows singly: leased, waiting, tried before, dead. At the bound it grants no
     /// fresh ones.
     pub messages_max: usize,
+    /// Messages of one key are granted one at a time and in order.
+    pub by_key: bool,
+    /// Expired messages go to the dead letters; else they are settled and gone.
+    pub expired_die: bool,
+    /// What a table may take in memory, about, for messages that wait behind others of their key.
+    pub window_bytes_max: usize,
 }
 
 impl Default for LeaseSettings {
@@ -39,6 +46,9 @@ impl Default for LeaseSettings {
             backoff_first_ms: 1_000,
             backoff_max_ms: 300_000,
             messages_max: TABLE_MESSAGES_MAX,
+            by_key: false,
+            expired_die: false,
+            window_bytes_max: WINDOW_BYTES_MAX,
         }
     }
 }
@@ -52,7 +62,9 @@ impl From<&wire::QueueSettings> for LeaseSettings {
             attempts_max: wire.attempts_max.max(1) + u32::from(mutant::is(Mutant::DeadLetterOneTooLate)),
             backoff_first_ms,
             backoff_max_ms: wire.backoff_max_ms.clamp(backoff_first_ms, RELEASE_DELAY_MS_MAX),
-            messages_max: TABLE_MESSAGES_MAX,
+            by_key: wire.ordering() == wire::Ordering::Key,
+            expired_die: wire.expired() == wire::Expired::DeadLetter,
+            ..LeaseSettings::default()
         }
     }
 }

@@ -23,7 +23,7 @@ pub enum Settlement {
 /// Why a settle action had no effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettleError {
-    /// The message was leased anew since.
+    /// The message was leased anew since, or its lease ran out and another message of its key was leased.
     #[error("stale lease: the message was leased anew since this receipt was given out")]
     StaleLease,
     /// The message is acknowledged, dead, or on its way to the dead letters.
@@ -32,6 +32,12 @@ pub enum SettleError {
     /// No such grant, or a seek revoked it.
     #[error("this receipt was never given out, or a seek revoked it")]
     UnknownReceipt,
+    /// Everything up to a message is to be settled that is not there yet.
+    #[error("there is no such message yet: the next one gets offset {end}")]
+    BeyondEnd {
+        /// The high watermark.
+        end: Offset,
+    },
     /// A lease or a delay over its bound.
     #[error("{what} of {ms} ms is out of bounds: at most {ms_max} ms, and a lease at least 1 ms")]
     OutOfBounds {
@@ -56,9 +62,16 @@ impl LeaseTable {
         now: Now,
         events: &mut Vec<QueueEvent>,
     ) -> Result<Settlement, SettleError> {
+        if matches!(action, SettleAction::AckUpTo) {
+            return self.ack_up_to(offset, token, now, events);
+        }
         match (self.find(offset, token), action) {
             (Ok(()), SettleAction::Ack) => {
-                self.decide(Event::Settled(journal::Settled { offset: offset.0, count: 1 }), now, events);
+                self.decide(
+                    Event::Settled(journal::Settled { offset: offset.0, count: 1, expired: false }),
+                    now,
+                    events,
+                );
                 return Ok(Settlement::Done);
             }
             (Err(SettleError::AlreadySettled), SettleAction::Ack) => return Ok(Settlement::AlreadySettled),
@@ -67,8 +80,11 @@ impl LeaseTable {
         if self.messages[&offset].is_rejected() && !matches!(action, SettleAction::Reject { .. }) {
             return Err(SettleError::AlreadySettled);
         }
+        if matches!(action, SettleAction::Start | SettleAction::Extend { .. }) && self.key_went_on(offset) {
+            return Err(SettleError::StaleLease);
+        }
         match action {
-            SettleAction::Ack => unreachable!("answered above"),
+            SettleAction::Ack | SettleAction::AckUpTo => unreachable!("answered above"),
             SettleAction::Start => {
                 self.start(offset, now, events);
                 Ok(Settlement::Done)
@@ -82,7 +98,7 @@ impl LeaseTable {
                 self.decide(Event::Extended(journal::Extended { offset: offset.0, lease_ms }), now, events);
                 Ok(Settlement::Done)
             }
-            SettleAction::Release { delay_ms } => {
+            SettleAction::Release { delay_ms, reason } => {
                 if let Some(ms) = delay_ms.filter(|ms| *ms > RELEASE_DELAY_MS_MAX) {
                     let (what, ms_max) = ("a delay", RELEASE_DELAY_MS_MAX);
                     return Err(SettleError::OutOfBounds { what, ms, ms_max });
@@ -94,7 +110,7 @@ impl LeaseTable {
                 let delay_ms = if mutant::is(Mutant::ReleaseIgnoresDelay) { &Some(0) } else { delay_ms };
                 let delay_ms =
                     delay_ms.unwrap_or_else(|| self.settings.backoff_ms(attempts, jitter.of(offset)));
-                self.give_back(offset, delay_ms, "released", now, events);
+                self.give_back(offset, delay_ms, "released", reason, now, events);
                 Ok(Settlement::Done)
             }
             SettleAction::Reject { reason } => {
@@ -103,6 +119,38 @@ impl LeaseTable {
                 Ok(Settlement::Dying)
             }
         }
+    }
+
+    /// Settles a message and every one before it, whoever holds them and whether they were ever granted. Dead letters
+    /// stay. A token has to be the message's last grant.
+    fn ack_up_to(
+        &mut self,
+        offset: Offset,
+        token: LeaseToken,
+        now: Now,
+        events: &mut Vec<QueueEvent>,
+    ) -> Result<Settlement, SettleError> {
+        if offset >= self.high_watermark {
+            return Err(SettleError::BeyondEnd { end: self.high_watermark });
+        }
+        if token != LeaseToken::NONE {
+            match self.find(offset, token) {
+                Err(SettleError::AlreadySettled) => return Ok(Settlement::AlreadySettled),
+                found => found?,
+            }
+        }
+        let too_far = mutant::is(Mutant::AckUpToOneTooFar) && offset.plus(1) < self.high_watermark;
+        let offset = if too_far { offset.plus(1) } else { offset };
+        let before = self.serviced;
+        // A redriven message may lie below the floor.
+        let mut from = self.oldest_unsettled().unwrap_or(self.high_watermark);
+        while from <= offset {
+            let count = offset.plus(1).since(from).min(u64::from(u32::MAX)) as u32;
+            let settled = journal::Settled { offset: from.0, count, expired: false };
+            self.decide(Event::Settled(settled), now, events);
+            from = from.plus(u64::from(count));
+        }
+        Ok(if self.serviced > before { Settlement::Done } else { Settlement::AlreadySettled })
     }
 
     /// A connection or subscription is gone: what it had not started goes back at once, its attempt not
@@ -126,6 +174,13 @@ impl LeaseTable {
         }
     }
 
+    /// Its lease is over, and another message of its key is out since: to lease it anew would make two of them.
+    fn key_went_on(&self, offset: Offset) -> bool {
+        let message = &self.messages[&offset];
+        let (Some(window), Some(key)) = (&self.window, message.key) else { return false };
+        !message.standing().is_out() && window.is_out(key)
+    }
+
     fn start(&mut self, offset: Offset, now: Now, events: &mut Vec<QueueEvent>) {
         if !self.messages[&offset].is_leased() {
             let extended = journal::Extended { offset: offset.0, lease_ms: self.settings.lease_ms };
@@ -142,6 +197,7 @@ impl LeaseTable {
         offset: Offset,
         delay_ms: u64,
         how: &str,
+        why: &str,
         now: Now,
         events: &mut Vec<QueueEvent>,
     ) {
@@ -151,11 +207,16 @@ impl LeaseTable {
             self.decide(returned(offset, due_wall_ms), now, events);
             return;
         }
-        self.decide(returned(offset, 0), now, events);
-        self.edit(offset, |message| {
-            let doom = message.dying.as_mut().expect("out of attempts and not leased is dying");
-            doom.reason = format!("{how} in attempt {attempts} of {attempts_max}");
-        });
+        let mut reason = format!("{how} in attempt {attempts} of {attempts_max}");
+        if !why.is_empty() {
+            reason = format!("{reason}: {why}");
+        }
+        let reason = clip(&reason).to_owned();
+        self.decide(
+            Event::Returned(journal::Returned { offset: offset.0, due_wall_ms: 0, reason }),
+            now,
+            events,
+        );
     }
 
     /// Puts a message on its way to the dead letters. Volatile: a crash forgets it.
@@ -181,7 +242,7 @@ impl LeaseTable {
 }
 
 pub(crate) fn returned(offset: Offset, due_wall_ms: u64) -> Event {
-    Event::Returned(journal::Returned { offset: offset.0, due_wall_ms })
+    Event::Returned(journal::Returned { offset: offset.0, due_wall_ms, reason: String::new() })
 }
 
 /// At most [`REASON_BYTES_MAX`] bytes of it, in whole characters.

@@ -1,12 +1,13 @@
 //! The table as a checkpoint holds it.
 
 use dure_proto::journal::{QueueMessageSnapshot, QueueSnapshot};
-use dure_proto::{Epoch, LeaseToken, Offset, TopicPartition};
+use dure_proto::{Epoch, KeyHash, LeaseToken, Offset, TopicPartition};
 use roaring::RoaringTreemap;
 
 use super::apply::waiting_until;
 use super::message::{DeadLetter, Message, Phase};
 use super::settings::LeaseSettings;
+use super::settle::clip;
 use super::settled_set::SettledSet;
 use super::table::LeaseTable;
 use crate::Now;
@@ -48,6 +49,7 @@ impl LeaseTable {
             letter: Some(letter.letter.0),
             reason: letter.reason.clone(),
             dead_wall_ms: letter.dead_wall_ms,
+            key: KeyHash::to_stored(letter.key),
             ..QueueMessageSnapshot::default()
         });
         QueueSnapshot {
@@ -105,7 +107,7 @@ impl LeaseTable {
 }
 
 fn message_snapshot(offset: Offset, message: &Message) -> QueueMessageSnapshot {
-    let token = message.token.unwrap_or(LeaseToken { epoch: Epoch(0), counter: 0 });
+    let token = message.token.unwrap_or(LeaseToken::NONE);
     let (lease_ms, due_wall_ms) = match message.phase {
         Phase::Ready => (0, 0),
         Phase::Waiting { due_wall_ms, .. } => (0, due_wall_ms),
@@ -122,6 +124,8 @@ fn message_snapshot(offset: Offset, message: &Message) -> QueueMessageSnapshot {
         started: message.started,
         letter: message.letter.map(|letter| letter.0),
         redriven: message.letter.is_some(),
+        reason: message.why.as_deref().unwrap_or_default().to_owned(),
+        key: KeyHash::to_stored(message.key.filter(|_| !mutant::is(Mutant::KeysNotKept))),
         ..QueueMessageSnapshot::default()
     }
 }
@@ -137,6 +141,8 @@ fn known_message(snapshot: &QueueMessageSnapshot, letter: Option<Offset>, now: N
         token: (snapshot.epoch != 0).then_some(token),
         started: snapshot.started,
         letter,
+        key: KeyHash::from_stored(snapshot.key),
+        why: (!snapshot.reason.is_empty()).then(|| clip(&snapshot.reason).into()),
         phase,
         held: 0,
         dying: None,
@@ -148,6 +154,7 @@ fn dead_letter(snapshot: &QueueMessageSnapshot, letter: Offset) -> DeadLetter {
         letter,
         attempts: snapshot.attempts,
         reason: snapshot.reason.clone(),
+        key: KeyHash::from_stored(snapshot.key),
         dead_wall_ms: snapshot.dead_wall_ms,
     }
 }

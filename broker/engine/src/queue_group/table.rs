@@ -2,12 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dure_proto::{LeaseToken, Offset};
+use dure_proto::{KeyHash, LeaseToken, Offset};
 
+use super::expiry::Expiries;
 use super::held::Held;
 use super::message::{DeadLetter, Doom, Message, MessageState, Phase, Place};
+use super::rates::Rates;
 use super::settings::LeaseSettings;
 use super::settled_set::SettledSet;
+use super::window::Window;
+use crate::Now;
 
 /// The messages of one partition as one queue group sees them.
 ///
@@ -45,8 +49,14 @@ pub struct LeaseTable {
     pub(crate) dying_new: BTreeSet<Offset>,
     /// What is not granted before a commit is durable.
     pub(crate) held: Held,
+    /// Set for a group that looks into messages: it says what can be granted.
+    pub(crate) window: Option<Window>,
+    pub(crate) expiries: Expiries,
     pub(crate) arrived: u64,
     pub(crate) serviced: u64,
+    /// Of `serviced`: those that expired.
+    pub(crate) expired: u64,
+    pub(crate) rates: Rates,
 }
 
 /// How many messages are in which state. Lag is the sum of the first three.
@@ -75,6 +85,7 @@ impl LeaseTable {
     #[must_use]
     pub fn new(settings: LeaseSettings, start: Offset) -> LeaseTable {
         LeaseTable {
+            window: settings.by_key.then(|| Window::new(start)),
             settings,
             log_start: Offset::ZERO,
             high_watermark: start,
@@ -89,9 +100,12 @@ impl LeaseTable {
             deadlines: BTreeSet::new(),
             dying_count: 0,
             dying_new: BTreeSet::new(),
+            expiries: Expiries::default(),
             held: Held::default(),
             arrived: 0,
             serviced: 0,
+            expired: 0,
+            rates: Rates::default(),
         }
     }
 
@@ -110,10 +124,11 @@ impl LeaseTable {
         self.handle_high_watermark(log_start);
         self.log_start = log_start;
         let gone = self.messages.range(..log_start).filter(|(_, message)| message.letter.is_none());
-        for offset in gone.map(|(offset, _)| *offset).collect::<Vec<_>>() {
-            self.remove(offset);
-        }
-        self.settled.insert_range(self.settled.floor(), log_start);
+        let gone: Vec<Offset> = gone.map(|(offset, _)| *offset).collect();
+        let left = gone.into_iter().filter_map(|offset| self.remove(offset)?.key).collect();
+        let floor = self.settled.floor();
+        self.settled.insert_range(floor, log_start);
+        self.settle_in_window(floor, log_start, left);
         self.fresh = self.fresh.max(self.settled.floor());
     }
 
@@ -146,7 +161,7 @@ impl LeaseTable {
     /// How many messages are in which state, in constant time.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        let in_log = self.high_watermark.since(self.floor()) - self.settled.above_count();
+        let in_log = self.unsettled_in_log();
         let delayed = self.waits.len() as u64 + self.held.ready_count;
         let leased = self.deadlines.len() as u64 + self.dying_count;
         let ready = in_log + self.redriven_count - delayed - leased;
@@ -160,8 +175,11 @@ impl LeaseTable {
             return 0;
         }
         let room = self.settings.messages_max.saturating_sub(self.messages.len() + self.dead.len()) as u64;
-        let again = self.ready_again.len() as u64;
-        again + room.min(self.counts().ready - again)
+        let (again, fresh) = match &self.window {
+            Some(window) => window.open_counts(),
+            None => (self.ready_again.len(), self.counts().ready as usize - self.ready_again.len()),
+        };
+        again as u64 + room.min(fresh as u64)
     }
 
     /// The table knows as many messages singly as it may, and grants no fresh ones until some are settled or
@@ -169,6 +187,22 @@ impl LeaseTable {
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.messages.len() + self.dead.len() >= self.settings.messages_max
+    }
+
+    /// Why nothing fresh is granted though there may be some: the table is at one of its bounds.
+    #[must_use]
+    pub fn why_full(&self) -> Option<String> {
+        if self.is_full() {
+            let bound = self.settings.messages_max;
+            return Some(format!(
+                "{bound} messages are leased, waiting, tried before or dead, which is the most: settle some, or purge \
+                 dead letters"
+            ));
+        }
+        self.is_window_full().then(|| {
+            let bound = self.settings.window_bytes_max >> 20;
+            format!("what waits behind its key takes {bound} MiB, which is the most: messages behind it are not seen")
+        })
     }
 
     /// Messages that entered since the table was made or recovered.
@@ -181,6 +215,23 @@ impl LeaseTable {
     #[must_use]
     pub fn serviced(&self) -> u64 {
         self.serviced
+    }
+
+    /// Something may have happened to it: to be called then, so that [`rates_per_s`](LeaseTable::rates_per_s) knows when.
+    pub fn observe_rates(&mut self, now: Now) {
+        self.rates.observe(now, self.arrived, self.serviced);
+    }
+
+    /// Messages that arrived, and that were serviced, per second of about the last minute.
+    #[must_use]
+    pub fn rates_per_s(&self, now: Now) -> (f64, f64) {
+        self.rates.per_s(now, self.arrived, self.serviced)
+    }
+
+    /// Messages of the source log that are not settled, all at or above the floor.
+    #[must_use]
+    pub fn unsettled_in_log(&self) -> u64 {
+        self.high_watermark.since(self.floor()) - self.settled.above_count()
     }
 
     /// What has become of one offset.
@@ -212,12 +263,18 @@ impl LeaseTable {
                 self.unplace(offset, &message);
                 message
             }
-            None => Message::default(),
+            None => {
+                let key = self.window.as_ref().and_then(|window| window.key_of_open(offset));
+                Message { key, ..Message::default() }
+            }
         };
         change(&mut message);
         let attempts_max = self.settings.attempts_max;
         if message.attempts >= attempts_max && !message.is_leased() && message.dying.is_none() {
-            let reason = format!("no attempts left ({} of {attempts_max})", message.attempts);
+            let reason = match &message.why {
+                Some(why) => why.to_string(),
+                None => format!("no attempts left ({} of {attempts_max})", message.attempts),
+            };
             message.phase = Phase::Ready;
             message.dying = Some(Box::new(Doom { reason, rejected: false, taken: false }));
         }
@@ -241,12 +298,33 @@ impl LeaseTable {
             self.letters.insert(letter);
         }
         self.messages.insert(offset, message);
+        self.stand(offset);
     }
 
-    /// Forgets what is known of a message.
+    /// Tells the window where a known message stands.
+    pub(crate) fn stand(&mut self, offset: Offset) {
+        let LeaseTable { window: Some(window), expiries, settled, messages, .. } = self else { return };
+        let message = &messages[&offset];
+        expiries.stand(offset, message.standing().is_out());
+        window.stand(offset, message.key, message.standing(), |from| next_untouched(settled, messages, from));
+    }
+
+    /// Tells the window what is settled by now, and of which keys known messages were removed.
+    pub(crate) fn settle_in_window(&mut self, from: Offset, to: Offset, left: Vec<KeyHash>) {
+        let floor = self.floor();
+        let LeaseTable { window: Some(window), expiries, settled, messages, .. } = self else { return };
+        expiries.settle(from, to);
+        window.settle(from, to, left, |from| next_untouched(settled, messages, from));
+        self.advance_window(floor);
+    }
+
+    /// Forgets what is known of a message. What it is then is to be [told to the window](Self::settle_in_window).
     pub(crate) fn remove(&mut self, offset: Offset) -> Option<Message> {
         let message = self.messages.remove(&offset)?;
         self.unplace(offset, &message);
+        if let Some(window) = &mut self.window {
+            window.leave(offset, message.key);
+        }
         Some(message)
     }
 
@@ -270,5 +348,20 @@ impl LeaseTable {
             self.redriven_count -= 1;
             self.letters.remove(&letter);
         }
+    }
+}
+
+/// The first message from `from` on that is neither settled nor known singly.
+pub(super) fn next_untouched(
+    settled: &SettledSet,
+    messages: &BTreeMap<Offset, Message>,
+    mut from: Offset,
+) -> Offset {
+    loop {
+        from = settled.next_unsettled(from);
+        if !messages.contains_key(&from) {
+            return from;
+        }
+        from = from.plus(1);
     }
 }

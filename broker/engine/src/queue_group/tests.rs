@@ -1,5 +1,10 @@
 //! Stories of the lease table.
 
+mod ack_up_to;
+mod expiry;
+mod key_order;
+mod reasons;
+
 use dure_proto::journal::{QueueEvent, QueueSnapshot, queue_event::Event};
 use dure_proto::{Epoch, LeaseToken, Offset, PartitionId, TopicId, TopicPartition};
 
@@ -89,8 +94,8 @@ fn reject(reason: &str) -> SettleAction {
     SettleAction::Reject { reason: reason.to_owned() }
 }
 
-const RELEASE_NOW: SettleAction = SettleAction::Release { delay_ms: Some(0) };
-const BACK_OFF: SettleAction = SettleAction::Release { delay_ms: None };
+const RELEASE_NOW: SettleAction = SettleAction::Release { delay_ms: Some(0), reason: String::new() };
+const BACK_OFF: SettleAction = SettleAction::Release { delay_ms: None, reason: String::new() };
 
 #[test]
 fn a_million_messages_granted_and_acked_in_order_leave_nothing_behind() {
@@ -196,7 +201,10 @@ fn extend_keeps_a_slow_job_and_revives_a_lease_that_ran_out() {
 fn a_release_waits_as_it_was_asked_to_or_backs_off_longer_each_time() {
     let mut story = Story::with(1);
     let job = story.receive();
-    assert_eq!(story.settle(job, SettleAction::Release { delay_ms: Some(5_000) }), Ok(Settlement::Done));
+    assert_eq!(
+        story.settle(job, SettleAction::Release { delay_ms: Some(5_000), reason: String::new() }),
+        Ok(Settlement::Done)
+    );
     story.pass(4_999);
     assert_eq!(story.counts(), (0, 0, 1, 0));
     story.pass(1);
@@ -212,7 +220,7 @@ fn a_release_waits_as_it_was_asked_to_or_backs_off_longer_each_time() {
         assert!((from..=from + from / 4).contains(&wait), "{wait}");
     }
     let job = story.receive();
-    let week = SettleAction::Release { delay_ms: Some(RELEASE_DELAY_MS_MAX + 1) };
+    let week = SettleAction::Release { delay_ms: Some(RELEASE_DELAY_MS_MAX + 1), reason: String::new() };
     assert!(matches!(story.settle(job, week), Err(SettleError::OutOfBounds { what: "a delay", .. })));
     assert_eq!(story.counts(), (0, 1, 0, 0));
 }
@@ -245,7 +253,7 @@ fn last_attempt_that_is_released_dies_even_if_the_broker_crashes_first() {
     assert_eq!(story.table.dying(Offset(0)), Some(("released in attempt 1 of 1", 1)));
     story.crash(0);
     assert_eq!((story.grant(1, true).len(), story.counts()), (0, (0, 1, 0, 0)));
-    assert_eq!(story.bury_all(0)[0].reason, "no attempts left (1 of 1)");
+    assert_eq!(story.bury_all(0)[0].reason, "released in attempt 1 of 1");
     assert_eq!(story.settle(job, SettleAction::Ack), Ok(Settlement::AlreadySettled));
 }
 
@@ -322,7 +330,7 @@ fn a_lease_goes_on_for_a_full_term_after_a_restart_and_its_token_works() {
 fn a_wait_goes_on_after_a_restart_and_no_clock_makes_it_longer_than_a_week() {
     let mut story = Story::with(1);
     let job = story.receive();
-    let minute = SettleAction::Release { delay_ms: Some(60_000) };
+    let minute = SettleAction::Release { delay_ms: Some(60_000), reason: String::new() };
     assert_eq!(story.settle(job, minute), Ok(Settlement::Done));
     story.crash(20_000);
     story.pass(39_999);
@@ -555,7 +563,7 @@ fn events_whose_past_is_lost_are_named_and_change_nothing() {
     let leased = Leased { offset: u64::MAX, count: 9, epoch: 1, counter: 9, ..Leased::default() };
     for event in [
         Some(Event::Started(Started { offset: 2 })),
-        Some(Event::Returned(Returned { offset: 2, due_wall_ms: 0 })),
+        Some(Event::Returned(Returned { offset: 2, ..Returned::default() })),
         Some(Event::Extended(Extended { offset: 9, lease_ms: 1 })),
         Some(Event::Redriven(Redriven { offset: 0 })),
         Some(Event::DeadPurged(DeadPurged { offset: 0 })),
@@ -587,14 +595,18 @@ fn what_came_back_is_not_granted_before_that_is_durable() {
     let first = story.receive();
     let second = story.receive();
     story.journal.clear();
-    story.settle(first, SettleAction::Release { delay_ms: Some(0) }).expect("released");
+    story
+        .settle(first, SettleAction::Release { delay_ms: Some(0), reason: String::new() })
+        .expect("released");
     let held = story.table.hold_back(&story.journal).expect("it came back");
     assert_eq!((story.table.state(Offset(0)), story.table.grantable()), (MessageState::Delayed, 1));
     assert_eq!(story.receive().offset, Offset(2), "a first delivery waits for nothing");
     // Its holder goes on after all, and gives it back once more: what counts is the last time.
     story.settle(first, SettleAction::Extend { lease_ms: None }).expect("extended");
     story.journal.clear();
-    story.settle(first, SettleAction::Release { delay_ms: Some(0) }).expect("released");
+    story
+        .settle(first, SettleAction::Release { delay_ms: Some(0), reason: String::new() })
+        .expect("released");
     let held_again = story.table.hold_back(&story.journal).expect("it came back");
     story.table.release_held(held);
     assert_eq!(story.table.grantable(), 0);

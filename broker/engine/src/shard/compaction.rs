@@ -7,6 +7,7 @@ use dure_proto::{CommitSeq, Epoch, TopicPartition, wire};
 
 use super::Shard;
 use crate::compaction::{KeyMap, Pass, PassEnd, PassError, Stepped, Task};
+use crate::disk::DiskOp;
 use crate::effect::{CompactionFailed, Effect};
 use crate::job::{DiskJob, Job};
 use crate::log::{SegmentId, SegmentMeta, index_path, log_dir, segment_of, segment_path};
@@ -170,6 +171,12 @@ impl Shard {
         self.compaction.running = Running::No;
         self.compaction.generation_next = pass.next_generation().max(self.compaction.generation_next);
         let partition = pass.partition();
+        // Names of other files may have been lost with it, and another sync would not say so.
+        if let Err(PassError::Disk(error)) = &result
+            && error.op == DiskOp::SyncDir
+        {
+            return self.stop(format!("a directory could not be synced: {error}"));
+        }
         if self.stopped.is_some() || self.shutting_down {
             // The last checkpoint may be made already: nothing is decided any more.
             if let Ok(Stepped::Replace(by)) = &result {

@@ -265,6 +265,7 @@ impl Shard {
                 let counts = table.counts();
                 let holds = queue.settings.hold.then(|| self.held_by(now, topic, partition, table.floor()));
                 let held = holds.unwrap_or_default();
+                let (arrival_per_s, service_per_s) = table.rates_per_s(now);
                 rows.push(wire::GroupPartition {
                     topic: topic.name.clone(),
                     partition: partition.partition.0,
@@ -278,6 +279,11 @@ impl Shard {
                     oldest_age_ms: self.age_ms(now, partition, table.oldest_unsettled()),
                     arrived: table.arrived(),
                     serviced: table.serviced(),
+                    expired: table.expired(),
+                    full: table.why_full().unwrap_or_default(),
+                    arrival_per_s,
+                    service_per_s,
+                    bytes: self.backlog_bytes(partition, table),
                     held_bytes: held.bytes,
                     held_since_ms: held.since_ms,
                 });
@@ -301,10 +307,24 @@ impl Shard {
                 high_watermark: view.high_watermark.0,
                 lag,
                 oldest_age_ms: self.age_ms(now, partition, (lag > 0).then_some(next)),
+                bytes: self.bytes_between(partition, next, view.high_watermark),
                 ..wire::GroupPartition::default()
             })
         };
         self.stream_partitions(stream).into_iter().filter_map(row).collect()
+    }
+
+    /// What the messages take in the source log that are not settled, about: those that are settled between them are
+    /// taken to be of the same size.
+    fn backlog_bytes(&self, partition: TopicPartition, table: &crate::LeaseTable) -> u64 {
+        let (floor, end) = (table.floor(), table.high_watermark());
+        let bytes = u128::from(self.bytes_between(partition, floor, end));
+        let all = u128::from(end.since(floor).max(1));
+        (bytes * u128::from(table.unsettled_in_log()) / all) as u64
+    }
+
+    fn bytes_between(&self, partition: TopicPartition, from: Offset, to: Offset) -> u64 {
+        self.state.logs.get(&partition).map_or(0, |log| log.layout.bytes_between(from, to))
     }
 
     /// How long the record at an offset has been there; 0 for none.
@@ -349,8 +369,13 @@ fn check_queue_settings(settings: Option<&wire::QueueSettings>) -> Result<wire::
             complete.backoff_first_ms, complete.backoff_max_ms
         ));
     }
-    if complete.ordering != wire::Ordering::None as i32 {
-        return fail("ordering `key` is not supported by this version: use none".into());
+    if wire::Ordering::try_from(complete.ordering).is_err() {
+        return fail("this ordering is not known to this version: use none or key".into());
+    }
+    if wire::Expired::try_from(complete.expired).is_err() {
+        return fail(
+            "what expired messages become is not known to this version: use drop or dead-letter".into(),
+        );
     }
     if !complete.dead_letter_topic.is_empty() {
         return fail("a named dead-letter topic is not supported by this version: see `dure dlq`".into());

@@ -1,13 +1,13 @@
 //! How a message comes into the dead letters: the shard asks for its record, and with that it is buried.
 
-use dure_proto::{BatchHeader, GroupId, Offset, PartitionId, Receipt, TopicPartition};
+use dure_proto::{BatchHeader, GroupId, Offset, PartitionId, TopicPartition};
 
 use super::settle::MessageKey;
 use super::{QueueKey, Shard};
 use crate::effect::{Effect, Letter};
 use crate::letter::{LetterError, letter_batch};
 use crate::mutant::{self, Mutant};
-use crate::request::{RequestError, Settled};
+use crate::request::RequestError;
 use crate::time::Now;
 
 /// Records fetched for the dead letters at a time, per partition and turn; each that is buried brings the next turn.
@@ -89,18 +89,7 @@ impl Shard {
             // Acknowledged, removed or revoked while its bytes were read.
             _ => false,
         };
-        let receipt = |offset| Receipt {
-            partition: letter.source.partition,
-            offset,
-            token: dure_proto::LeaseToken { epoch: dure_proto::Epoch(0), counter: 0 },
-        };
-        let result = |offset| match buried {
-            true => Ok(Settled { already: false }),
-            false => Err(RequestError::AlreadySettled(receipt(offset))),
-        };
-        for (reply_to, response) in self.queues.rejects.resolve(message, result) {
-            self.reply_durably(reply_to, response);
-        }
+        self.resolve_rejects(message, buried);
     }
 
     /// It is asked for again after a while. Whoever rejected it need not wait for that.

@@ -14,6 +14,7 @@ mod letters;
 mod open;
 mod produce;
 mod queues;
+mod record_tables;
 mod replay;
 mod scrub;
 mod settle;
@@ -202,6 +203,7 @@ impl Shard {
             }
             Input::JobDone(done) => self.handle_job(now, done.0),
             Input::Letter(letter) => self.bury_letter(now, &letter),
+            Input::Records(found) => self.records_found(now, &found),
         }
     }
 
@@ -320,8 +322,12 @@ impl Shard {
             Request::DeleteGroup(delete) => self.delete_group(now, reply_to, &delete.name),
             Request::WorkQueue(work) => self.work_queue(now, reply_to, &work),
             Request::Receive(receive) => self.receive(now, reply_to, &receive),
-            Request::QueueCredit { subscription, messages } => {
-                self.queue_credit(reply_to.connection, subscription, messages);
+            Request::QueueCredit { subscription, messages, bytes } => {
+                self.queue_credit(reply_to.connection, subscription, messages, bytes);
+                Ok(())
+            }
+            Request::QueueSent { subscription, sent } => {
+                self.queue_sent(reply_to.connection, subscription, sent);
                 Ok(())
             }
             Request::Unsubscribe { subscription } => {

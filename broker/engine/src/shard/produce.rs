@@ -1,6 +1,6 @@
 //! Producing: a batch gets its offsets and goes into the open commit.
 
-use dure_proto::journal::{TopicKeyed, event};
+use dure_proto::journal::{TopicExpiring, TopicKeyed, event};
 use dure_proto::{BatchHeader, ENTRY_HEADER_BYTES, EntryHeader, ProducerId, TopicPartition, wire};
 
 use super::{Shard, Step};
@@ -43,6 +43,11 @@ impl Shard {
             && self.state.catalogue.table().by_id(partition.topic).is_some_and(|topic| !topic.keyed)
         {
             self.commit_event(now, event::Event::TopicKeyed(TopicKeyed { topic: partition.topic.0 }));
+        }
+        if produce.expiring
+            && self.state.catalogue.table().by_id(partition.topic).is_some_and(|topic| !topic.expiring)
+        {
+            self.commit_event(now, event::Event::TopicExpiring(TopicExpiring { topic: partition.topic.0 }));
         }
         let base_offset = self.append(now, partition, &batch, &produce.batch);
         self.reply_durably(reply_to, Response::Produced { base_offset, append_time_ms });

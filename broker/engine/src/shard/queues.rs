@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use dure_proto::journal::{QueueEvent, QueueEvents, event};
 use dure_proto::{GroupId, LeaseToken, Offset, PartitionId, TopicId, TopicPartition, wire};
 
+use super::record_tables::patience_ms;
 use super::state::GroupKind;
 use super::{QueueKey, QueueKeys, Shard, Step};
 use crate::effect::{Deliver, DeliverTo, Effect, LeaseGrant};
 use crate::mutant::{self, Mutant};
-use crate::queue_group::{Dispatch, LeaseTerms, ReadyMessages, Taker};
+use crate::queue_group::{Dispatch, Dispatcher, LeaseTerms, ReadyMessages, Sent, Taker};
 use crate::request::{ConnectionId, ReplyTo, RequestError, SubscriptionId};
 use crate::time::Now;
 
@@ -88,7 +89,14 @@ impl Shard {
         let topic = self.state.queue_topic(key.0, key.1).expect("just looked up");
         topic
             .dispatcher
-            .subscribe(connection, subscription, work.credit_messages, u64::MAX, work.lease_ms)
+            .subscribe(
+                connection,
+                subscription,
+                work.credit_messages,
+                work.credit_bytes,
+                work.limit_bytes.unwrap_or(work.credit_bytes),
+                work.lease_ms,
+            )
             .map_err(|full| RequestError::Busy(full.to_string()))?;
         let held = Held { key, leases: Vec::new(), prune_at: HELD_PRUNE_MIN };
         self.queues.subscriptions.insert((connection, subscription), held);
@@ -119,12 +127,28 @@ impl Shard {
         connection: ConnectionId,
         subscription: SubscriptionId,
         messages: u32,
+        bytes: u64,
     ) {
-        // One that ended meanwhile: the credit crossed the end on its way.
+        self.for_taker(connection, subscription, |dispatcher, taker| {
+            dispatcher.add_credit(taker, messages, bytes)
+        });
+    }
+
+    pub(super) fn queue_sent(&mut self, connection: ConnectionId, subscription: SubscriptionId, sent: Sent) {
+        self.for_taker(connection, subscription, |dispatcher, taker| dispatcher.handle_sent(taker, sent));
+    }
+
+    fn for_taker(
+        &mut self,
+        connection: ConnectionId,
+        subscription: SubscriptionId,
+        tell: impl FnOnce(&mut Dispatcher, Taker) -> bool,
+    ) {
+        // One that ended meanwhile: this crossed the end on its way.
         let Some(held) = self.queues.subscriptions.get(&(connection, subscription)) else { return };
         let key = held.key;
         if let Some(topic) = self.state.queue_topic(key.0, key.1) {
-            topic.dispatcher.add_credit(Taker::Subscription(connection, subscription), messages, 0);
+            tell(&mut topic.dispatcher, Taker::Subscription(connection, subscription));
             self.queues.touch([key]);
         }
     }
@@ -234,15 +258,26 @@ impl Shard {
                 self.end_takers(key, &RequestError::ShuttingDown);
                 continue;
             }
+            self.observe_rates(now, key);
+            self.settle_expired(now, key);
+            self.answer_void_rejects(key);
             self.fetch_letters(key);
+            self.ask_for_records(now, key);
             self.dispatch(now, key);
             let Some(topic) = self.state.queue_topic(key.0, key.1) else {
                 self.queues.set_timer(key, None);
                 continue;
             };
             let tables = topic.tables.iter().filter_map(|table| table.poll_timeout());
-            let at = tables.chain(topic.dispatcher.poll_timeout()).min();
+            let receives = topic.dispatcher.poll_timeout().map(|at| at + patience_ms(topic));
+            let at = tables.chain(receives).min();
             self.queues.set_timer(key, at);
+        }
+    }
+
+    fn observe_rates(&mut self, now: Now, key: QueueKey) {
+        if let Some(topic) = self.state.queue_topic(key.0, key.1) {
+            topic.tables.iter_mut().for_each(|table| table.observe_rates(now));
         }
     }
 
@@ -264,7 +299,8 @@ impl Shard {
             }
         }
         let Some(topic) = self.state.queue_topic(key.0, key.1) else { return };
-        for reply_to in topic.dispatcher.handle_timeout(now) {
+        let Some(mono_ms) = now.mono_ms.checked_sub(patience_ms(topic)) else { return };
+        for reply_to in topic.dispatcher.handle_timeout(Now { mono_ms, ..now }) {
             self.deliver(Taker::Receive(reply_to), Vec::new());
         }
     }
@@ -286,7 +322,7 @@ impl Shard {
                 && !started
                 && let Some(topic) = self.state.queue_topic(key.0, key.1)
             {
-                topic.dispatcher.add_credit(to, missing, 0);
+                topic.dispatcher.hand_back(to, missing);
             }
             leases.extend(grants.into_iter().map(|grant| LeaseGrant {
                 partition,

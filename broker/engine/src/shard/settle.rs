@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dure_proto::{GroupId, Offset, PartitionId, Receipt, TopicPartition, wire};
 
-use super::Shard;
+use super::{QueueKey, Shard};
 use crate::queue_group::{SettleError, Settlement};
 use crate::request::{
     DeadLetterRef, ReplyTo, RequestError, Response, SETTLE_ITEMS_MAX, Settle, SettleItem, Settled,
@@ -76,6 +76,13 @@ impl Rejects {
         self.waiting.range(all).map(|(message, _)| *message).collect()
     }
 
+    /// Messages of one queue that somebody waits for.
+    fn waiting_in(&self, (group, topic): QueueKey) -> Vec<MessageKey> {
+        let at = |partition, offset| (group, TopicPartition { topic, partition }, offset);
+        let range = at(PartitionId(0), Offset::ZERO)..=at(PartitionId(u32::MAX), Offset(u64::MAX));
+        self.waiting.range(range).map(|(message, _)| *message).collect()
+    }
+
     pub(super) fn take_all(&mut self) -> Vec<ReplyTo> {
         self.waiting.clear();
         std::mem::take(&mut self.settles).into_values().map(|settle| settle.reply_to).collect()
@@ -133,6 +140,9 @@ impl Shard {
                         dying.push(((group, partition, offset), results.len()));
                         Ok(Settled { already: false })
                     }
+                    Err(SettleError::UnknownReceipt) if self.tokens.may_have_lost(token) => {
+                        Err(RequestError::StaleLease(item.receipt))
+                    }
                     Err(error) => Err(settle_error(error, item.receipt)),
                 });
             }
@@ -148,6 +158,29 @@ impl Shard {
         }
         self.queues.touch([(group, topic)]);
         Ok(())
+    }
+
+    /// A rejected message that was acknowledged, revoked or removed meanwhile is not buried by anybody, and perhaps its
+    /// bytes were not even asked for.
+    pub(super) fn answer_void_rejects(&mut self, key: QueueKey) {
+        for message in self.queues.rejects.waiting_in(key) {
+            let (group, partition, offset) = message;
+            if !self.state.table(group, partition).is_some_and(|table| table.is_dying(offset)) {
+                self.resolve_rejects(message, false);
+            }
+        }
+    }
+
+    pub(super) fn resolve_rejects(&mut self, message: MessageKey, buried: bool) {
+        let receipt =
+            |offset| Receipt { partition: message.1.partition, offset, token: dure_proto::LeaseToken::NONE };
+        let result = |offset| match buried {
+            true => Ok(Settled { already: false }),
+            false => Err(RequestError::AlreadySettled(receipt(offset))),
+        };
+        for (reply_to, response) in self.queues.rejects.resolve(message, result) {
+            self.reply_durably(reply_to, response);
+        }
     }
 
     /// Nobody waits for records to be read while the shard shuts down. The messages stay leased, and can be rejected
@@ -277,6 +310,10 @@ fn settle_error(error: SettleError, receipt: Receipt) -> RequestError {
         SettleError::StaleLease => RequestError::StaleLease(receipt),
         SettleError::AlreadySettled => RequestError::AlreadySettled(receipt),
         SettleError::UnknownReceipt => RequestError::UnknownReceipt(receipt),
+        SettleError::BeyondEnd { end } => RequestError::Invalid(format!(
+            "partition {} has no offset {} yet: the next message gets {end}",
+            receipt.partition, receipt.offset
+        )),
         SettleError::OutOfBounds { what, ms, ms_max } => {
             RequestError::Invalid(format!("{what} of {ms} ms is out of bounds: at most {ms_max} ms"))
         }

@@ -131,6 +131,8 @@ impl State {
         for group in &checkpoint.groups {
             state.restore_group(group, now)?;
         }
+        let topics: Vec<TopicId> = state.queue_groups_of.keys().copied().collect();
+        topics.into_iter().for_each(|topic| state.look_inside(topic));
         Ok(state)
     }
 
@@ -287,6 +289,10 @@ impl State {
                 self.catalogue.apply_keyed(TopicId(keyed.topic));
                 Ok(vec![self.topics_changed()])
             }
+            event::Event::TopicExpiring(expiring) => {
+                self.apply_topic_expiring(TopicId(expiring.topic));
+                Ok(vec![self.topics_changed()])
+            }
             event::Event::LogStartMoved(moved) => {
                 let partition =
                     TopicPartition { topic: TopicId(moved.topic), partition: PartitionId(moved.partition) };
@@ -368,8 +374,27 @@ impl State {
                 });
             }
         }
+        self.look_inside(topic);
         steps.push(self.topics_changed());
         Ok(steps)
+    }
+
+    /// Its queue groups look into messages from now on.
+    fn apply_topic_expiring(&mut self, topic: TopicId) {
+        self.catalogue.apply_expiring(topic);
+        self.look_inside(topic);
+    }
+
+    /// Tables of topics whose messages expire look at them before they grant them.
+    fn look_inside(&mut self, topic: TopicId) {
+        if self.catalogue.table().by_id(topic).is_none_or(|topic| !topic.expiring) {
+            return;
+        }
+        for group in self.queue_groups_of(topic) {
+            if let Some(queue) = self.queue_topic(group, topic) {
+                queue.tables.iter_mut().for_each(LeaseTable::look_inside);
+            }
+        }
     }
 
     fn apply_topic_deleted(&mut self, topic: TopicId) -> Result<Vec<Step>, String> {
@@ -433,6 +458,7 @@ impl State {
             added.start.iter().map(|start| LeaseTable::new(settings.clone(), Offset(*start))).collect();
         queue.topics.insert(topic, QueueTopic { tables, dispatcher: Dispatcher::new() });
         self.queue_groups_of.entry(topic).or_default().insert(group);
+        self.look_inside(topic);
         Ok(Vec::new())
     }
 
@@ -514,5 +540,6 @@ pub fn default_queue_settings() -> wire::QueueSettings {
         dead_letter_topic: String::new(),
         hold: true,
         start_latest: false,
+        expired: wire::Expired::Drop as i32,
     }
 }

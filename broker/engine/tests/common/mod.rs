@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dure_engine::*;
-use dure_proto::{BatchBuilder, Compression, Offset, Records, ShardId, TopicPartition};
+use dure_proto::{BatchBuilder, Compression, EntryHeader, Offset, Records, ShardId, TopicPartition};
 
 pub struct Driver {
     pub disk: DiskRef,
@@ -99,6 +99,12 @@ impl Driver {
             Effect::Shortage(shortage) => self.shortage = shortage,
             Effect::CompactionFailed(failed) => self.compaction_failures.push(failed),
             Effect::Unwritable(logs) => self.unwritable = logs,
+            Effect::FetchRecords { group, partition, from, seed } => {
+                let (header, records) = self.read_entry(partition, from).expect("it is there");
+                let facts = RecordFacts::of_batch(&records, from, header.append_time_ms, seed);
+                let table = RecordTable::Records(facts.collect());
+                self.shard.handle(self.now, Input::Records(FoundRecords { group, partition, from, table }));
+            }
             Effect::EndSubscription { .. } | Effect::Assign { .. } => {}
             Effect::Stopped(why) if self.may_stop => self.stopped = Some(why),
             Effect::Stopped(why) => panic!("stopped: {why}"),
@@ -132,7 +138,14 @@ impl Driver {
 
     pub fn produce(&mut self, partition: TopicPartition, values: &[&str]) -> Result<Offset, RequestError> {
         let batch = batch(values);
-        let produce = Produce { partition, batch, keyed: false, all_keyed: false, record_bytes_max: 10 };
+        let produce = Produce {
+            partition,
+            batch,
+            keyed: false,
+            all_keyed: false,
+            record_bytes_max: 10,
+            expiring: false,
+        };
         match self.ask(Request::Produce(produce))? {
             Response::Produced { base_offset, .. } => Ok(base_offset),
             other => panic!("{other:?}"),
@@ -140,12 +153,16 @@ impl Driver {
     }
 
     pub fn read_batch(&self, partition: TopicPartition, offset: Offset) -> Option<(Offset, Records)> {
+        self.read_entry(partition, offset).map(|(header, records)| (header.base_offset, records))
+    }
+
+    pub fn read_entry(&self, partition: TopicPartition, offset: Offset) -> Option<(EntryHeader, Records)> {
         let mut cursor = Cursor::at(offset);
         match self.views[&partition].read(&mut cursor, 1, Wait::MayWait).expect("read") {
             ReadOutcome::Entries(entries) => {
                 let (header, batch) = dure_proto::split_entries(entries).next()?.expect("valid");
                 let records = Records::decode(&batch, &Default::default()).expect("decodes");
-                Some((header.base_offset, records))
+                Some((header, records))
             }
             ReadOutcome::AtEnd => None,
             other => panic!("{other:?}"),

@@ -174,7 +174,7 @@ impl Teller for Queue {
                 let action = match verb {
                     "starts" => SettleAction::Start,
                     "acks" => SettleAction::Ack,
-                    "releases" => SettleAction::Release { delay_ms: None },
+                    "releases" => SettleAction::Release { delay_ms: None, reason: String::new() },
                     "rejects" => SettleAction::Reject { reason: "not a picture".into() },
                     "extends" => SettleAction::Extend { lease_ms: None },
                     _ => panic!("what is that: {command}"),

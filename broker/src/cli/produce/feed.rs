@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dure_client::{Delivery, Message, Producer};
@@ -33,6 +34,7 @@ pub(super) struct Feed {
     pub(super) headers: Vec<(Bytes, Bytes)>,
     pub(super) partition: Option<u32>,
     pub(super) empty_as_null: bool,
+    pub(super) ttl: Option<Duration>,
 }
 
 /// Nobody waits for acknowledgements any more.
@@ -113,6 +115,9 @@ impl Feed {
         }
         for (name, value) in &self.headers {
             message = message.header(name.clone(), value.clone());
+        }
+        if let Some(ttl) = self.ttl {
+            message = message.ttl(ttl);
         }
         match self.partition {
             Some(partition) => message.partition(partition),

@@ -10,6 +10,7 @@ mod input;
 use std::collections::VecDeque;
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use dure_client::{Compression, Delivery, Error};
@@ -36,6 +37,7 @@ const PIECES_MAX: usize = 1024;
     echo hello | dure produce greetings\n  \
     printf 'user-7:login\\nuser-8:logout\\n' | dure produce events --key-separator : -o json\n  \
     printf 'user-7:\\n' | dure produce profiles --key-separator : -Z     # deletes the key of a compacted topic\n  \
+    echo offer | dure produce offers --ttl 15m\n  \
     dure produce photos --file cat.jpg --file dog.jpg --header type=image/jpeg")]
 pub(super) struct ProduceArgs {
     /// The topic; producing never creates one.
@@ -52,6 +54,10 @@ pub(super) struct ProduceArgs {
     /// A header of every message; may be repeated.
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = args::pair)]
     headers: Vec<(String, String)>,
+    /// Each message is good for this long: queue groups deliver it in this time or not at all, see `dure group create
+    /// --expired`. Streams deliver it all the same.
+    #[arg(long, value_name = "DURATION", value_parser = args::some_duration)]
+    ttl: Option<Duration>,
     /// Send everything to this partition.
     #[arg(long, value_name = "P")]
     partition: Option<u32>,
@@ -80,6 +86,7 @@ pub(super) async fn run(args: ProduceArgs) -> Outcome {
         headers: args.headers.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
         partition: args.partition,
         empty_as_null: args.empty_as_null,
+        ttl: args.ttl,
     };
     if args.file.is_empty() {
         tokio::spawn(feed.lines(input::read_stdin()));

@@ -12,7 +12,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner
 use crate::stories::STORIES;
 
 /// The lease table and the stream group beside their models, as the engine's own tests have them.
-#[path = "../../../../broker/engine/tests/queue_model.rs"]
+#[path = "../../../../broker/engine/tests/queue_model/main.rs"]
 #[allow(dead_code)]
 mod queue_model;
 #[path = "../../../../broker/engine/tests/stream_group_model.rs"]

@@ -183,8 +183,8 @@ async fn receive_and_settle(
         let plan = plan();
         let action = match plan {
             Plan::Ack => Action::Ack,
-            Plan::ReleaseAfter(delay) => Action::Release { delay: Some(delay) },
-            Plan::Release => Action::Release { delay: None },
+            Plan::ReleaseAfter(delay) => Action::Release { delay: Some(delay), reason: String::new() },
+            Plan::Release => Action::Release { delay: None, reason: String::new() },
             Plan::Reject => Action::Reject { reason: format!("{REJECTED}, says receiver {worker}") },
             Plan::Drop => continue, // its lease runs out
         };

@@ -174,6 +174,15 @@ pub(crate) fn read_as_a_broker(view: &LogView, cursor: &mut Cursor) -> Result<Re
 
 /// The value of one record. `None`: the disk refused to read.
 pub(crate) fn read_value(view: &LogView, offset: Offset) -> Result<Option<Option<Bytes>>, Violation> {
+    let records = read_batch(view, offset)?;
+    Ok(records.map(|(header, records)| records.value(offset.since(header.base_offset) as usize)))
+}
+
+/// The batch of one record. `None`: the disk refused to read.
+pub(crate) fn read_batch(
+    view: &LogView,
+    offset: Offset,
+) -> Result<Option<(EntryHeader, Records)>, Violation> {
     let mut cursor = Cursor::at(offset);
     let entries = match view.read(&mut cursor, 1, Wait::MayWait) {
         Ok(ReadOutcome::Entries(entries)) => entries,
@@ -187,5 +196,5 @@ pub(crate) fn read_value(view: &LogView, offset: Offset) -> Result<Option<Option
         .map_err(|error| unreadable(error.to_string()))?;
     let index = offset.since(header.base_offset) as usize;
     ensure!(index < records.len(), "{}: record {offset} is not in its batch", view.partition);
-    Ok(Some(records.value(index)))
+    Ok(Some((header, records)))
 }

@@ -13,11 +13,13 @@ use dure_proto::{
     BatchBuilder, Compression, LeaseToken, Offset, ProducerId, ProducerStamp, TopicId, TopicPartition,
 };
 
-pub(crate) use log::{LogModel, read_as_a_broker, read_log, read_value};
+pub(crate) use log::{LogModel, read_as_a_broker, read_batch, read_log, read_value};
 pub(crate) use queue::{Account, Dead, PartModel, SettledItem};
 pub(crate) use stream::{Committed, Member};
 
-/// Different keys in compacted topics.
+use crate::sim::{Checked, ensure};
+
+/// Different keys.
 const KEYS: u8 = 5;
 
 /// A subscription, named by whose it is.
@@ -111,8 +113,8 @@ pub(crate) struct Batch {
     pub(crate) partition: TopicPartition,
     pub(crate) bytes: Bytes,
     pub(crate) values: Vec<Bytes>,
-    /// Of a compacted topic: the key of each record, and whether its value is null instead.
-    pub(crate) keys: Vec<Key>,
+    /// The key of each record, if it has one; all have one in compacted topics.
+    pub(crate) keys: Vec<Option<Key>>,
     pub(crate) record_bytes_max: u32,
     pub(crate) stamped: bool,
     /// Known once it was sent.
@@ -185,11 +187,15 @@ impl Model {
         let compression = if rng.u8(0..4) == 0 { Compression::Lz4 } else { Compression::None };
         let mut builder = BatchBuilder::new(compression);
         let values: Vec<Bytes> = (0..records).map(|i| value(rng, id, i, value_bytes_max)).collect();
-        let key = |_| Key { key: rng.u8(0..KEYS), deletes: rng.u8(0..4) == 0 };
-        let keys: Vec<Key> = (0..if keyed { records } else { 0 }).map(key).collect();
-        for (i, value) in values.iter().enumerate() {
-            let key = keys.get(i).map(|key| [key.key]);
-            let value = keys.get(i).is_none_or(|key| !key.deletes).then_some(&value[..]);
+        let keys: Vec<Option<Key>> = (0..records)
+            .map(|_| {
+                let has_key = keyed || rng.u8(0..3) > 0;
+                has_key.then(|| Key { key: rng.u8(0..KEYS), deletes: keyed && rng.u8(0..4) == 0 })
+            })
+            .collect();
+        for (key, value) in keys.iter().zip(&values) {
+            let value = key.is_none_or(|key| !key.deletes).then_some(&value[..]);
+            let key = key.map(|key| [key.key]);
             builder.push(key.as_ref().map(|key| &key[..]), value, &[], id as i64).expect("it is small");
         }
         let record_bytes_max = builder.record_bytes_max();
@@ -219,6 +225,46 @@ impl Model {
     pub(crate) fn value_at(&self, partition: TopicPartition, offset: Offset) -> Option<&Bytes> {
         let (base, batch) = self.logs.get(&partition)?.batch_at(offset)?;
         self.batches.get(&batch)?.values.get(offset.since(base) as usize)
+    }
+
+    /// The key of a record that is known to be at this place, if it has one.
+    pub(crate) fn key_at(&self, partition: TopicPartition, offset: Offset) -> Option<u8> {
+        let (base, batch) = self.logs.get(&partition)?.batch_at(offset)?;
+        (*self.batches.get(&batch)?.keys.get(offset.since(base) as usize)?).map(|key| key.key)
+    }
+
+    /// A message was leased in a group that keeps the order of keys: nobody has another one of its key, and all before
+    /// it are done with or may be.
+    pub(crate) fn check_key_order(
+        &self,
+        group: &str,
+        partition: TopicPartition,
+        offset: Offset,
+        mono_ms: u64,
+    ) -> Checked {
+        let Some(key) = self.key_at(partition, offset) else { return Ok(()) };
+        let (Some(part), Some(log)) = (self.groups[group].parts.get(&partition), self.logs.get(&partition))
+        else {
+            return Ok(());
+        };
+        let of_key = |other: &Offset| *other != offset && self.key_at(partition, *other) == Some(key);
+        // What was purged is out with nobody, whoever had it.
+        let start = log.start.max(log.purge_bound).0;
+        for (other, message) in part.messages.range(start..) {
+            let until = message.grant.as_ref().and_then(|grant| grant.exclusive_until).unwrap_or(0);
+            ensure!(
+                until <= mono_ms || !of_key(&Offset(*other)),
+                "{partition}: messages {other} and {offset} of key {key} are both leased in `{group}`"
+            );
+        }
+        for before in (start..offset.0).map(Offset).filter(of_key) {
+            let settled = part.messages.get(&before.0).is_some_and(|message| message.maybe_settled);
+            ensure!(
+                settled || before < part.loose_below,
+                "{partition}: message {offset} of key {key} overtook message {before} in `{group}`"
+            );
+        }
+        Ok(())
     }
 
     /// A topic is gone, and all that was known of it.

@@ -46,6 +46,8 @@ pub(crate) struct Message {
     pub(crate) maybe_settled: bool,
     /// An ack was sent.
     maybe_acked: bool,
+    /// When everything up to it was last acknowledged, it could not be dead.
+    sure_to_live: bool,
     pub(crate) dead: Dead,
     /// Why workers rejected it.
     pub(crate) reasons: BTreeSet<String>,
@@ -144,6 +146,9 @@ impl PartModel {
 
     /// A worker sends this about a message: from now on it may be true.
     pub(crate) fn sent(&mut self, item: &SettledItem, attempts_max: u32) {
+        if item.action == SettleAction::AckUpTo {
+            return self.sent_for_all_before(item.offset);
+        }
         let message = self.messages.entry(item.offset.0).or_default();
         let mine = message.grant.as_mut().filter(|grant| grant.token == item.token);
         match &item.action {
@@ -159,6 +164,7 @@ impl PartModel {
                 message.attempts_ever = message.attempts_ever.max(message.attempts.1);
                 message.maybe_settled |= message.attempts.1 == attempts_max;
             }
+            SettleAction::AckUpTo => unreachable!("looked at above"),
             SettleAction::Release { .. } | SettleAction::Extend { .. } => {}
         }
         let Some(grant) = mine else { return };
@@ -174,6 +180,25 @@ impl PartModel {
                 grant.exclusive_until = grant.exclusive_until.map(|before| before.min(until));
             }
             _ => grant.exclusive_until = None,
+        }
+    }
+
+    /// All of these may be acknowledged from now on, whoever holds them.
+    fn sent_for_all_before(&mut self, offset: Offset) {
+        for at in 0..=offset.0 {
+            let message = self.messages.entry(at).or_default();
+            message.sure_to_live = !message.maybe_settled;
+            (message.maybe_settled, message.maybe_acked) = (true, true);
+            if let Some(grant) = &mut message.grant {
+                grant.exclusive_until = None;
+            }
+        }
+    }
+
+    /// They are, unless they were dead by then.
+    fn all_before_acked(&mut self, offset: Offset) {
+        for message in self.messages.range_mut(..=offset.0).map(|(_, message)| message) {
+            message.acked |= message.sure_to_live;
         }
     }
 
@@ -200,6 +225,17 @@ impl PartModel {
                 message.acked |= same_seek;
             }
             (Ok(Settled { already: true }), SettleAction::Ack) => {}
+            (Ok(Settled { already: false }), SettleAction::AckUpTo) => {
+                ensure!(
+                    !ended,
+                    "everything up to {} was acknowledged by a receipt that a crash took",
+                    item.offset
+                );
+                if same_seek {
+                    self.all_before_acked(item.offset);
+                }
+            }
+            (Ok(Settled { already: true }), SettleAction::AckUpTo) => {}
             (Ok(_), SettleAction::Reject { .. }) => {
                 if same_letters {
                     message.dead = Dead::Yes;
@@ -213,6 +249,11 @@ impl PartModel {
             (Ok(_), _) => {}
             (Err(RequestError::StaleLease(_) | RequestError::UnknownReceipt(_)), action) => {
                 ensure!(!valid, "{action:?} of message {} by its holder: {result:?}", item.offset);
+                ensure!(
+                    !(ended && matches!(result, Err(RequestError::UnknownReceipt(_)))),
+                    "a receipt of message {} that a crash took is said never to have been given out",
+                    item.offset
+                );
             }
             (Err(RequestError::AlreadySettled(_)), SettleAction::Ack) => {
                 ensure!(false, "an ack of message {} was answered with {result:?}", item.offset);

@@ -218,6 +218,7 @@ impl World {
             self.count(match (result, &item.action) {
                 (Err(_), _) => "messages not settled",
                 (Ok(_), dure_engine::SettleAction::Ack) => "messages acknowledged",
+                (Ok(_), dure_engine::SettleAction::AckUpTo) => "times that all before were acknowledged",
                 (Ok(_), dure_engine::SettleAction::Reject { .. }) => "messages rejected",
                 (Ok(_), _) => "messages released, extended or started",
             });

@@ -21,6 +21,7 @@ impl World {
             backoff_first_ms: 10,
             backoff_max_ms: 200,
             hold: self.rng.u8(0..4) > 0,
+            ordering: if self.rng.bool() { wire::Ordering::Key } else { wire::Ordering::None } as i32,
             ..dure_engine::default_queue_settings()
         });
         let group = self.model.groups.entry(name.clone()).or_default();
@@ -84,7 +85,11 @@ impl World {
                     self.unsubscribed(key);
                     Request::Unsubscribe { subscription }
                 }
-                _ => Request::QueueCredit { subscription, messages: self.rng.u32(1..4) },
+                _ => Request::QueueCredit {
+                    subscription,
+                    messages: self.rng.u32(1..4),
+                    bytes: self.rng.u64(0..1_000),
+                },
             };
             self.note(format_args!("tell {connection:?} {request:?}"));
             return self.handle(Input::Request { reply_to, request });
@@ -100,6 +105,7 @@ impl World {
             group: group.clone(),
             credit_messages: self.rng.u32(0..6),
             credit_bytes: 1 << 20,
+            limit_bytes: None,
             lease_ms: [None, Some(100), Some(2_000)][self.rng.usize(0..3)],
         };
         self.subscriptions.insert(key, (group, topic));
@@ -166,8 +172,12 @@ impl World {
 
     fn settle_action(&mut self) -> SettleAction {
         match self.rng.u8(0..10) {
+            0 if self.rng.u8(0..4) == 0 => SettleAction::AckUpTo,
             0..=4 => SettleAction::Ack,
-            5 => SettleAction::Release { delay_ms: [None, Some(0), Some(80)][self.rng.usize(0..3)] },
+            5 => SettleAction::Release {
+                delay_ms: [None, Some(0), Some(80)][self.rng.usize(0..3)],
+                reason: String::new(),
+            },
             6 | 7 => SettleAction::Reject { reason: format!("bad-{}", self.next_number()) },
             8 => SettleAction::Extend { lease_ms: Some([20, 500][self.rng.usize(0..2)]) },
             _ => SettleAction::Start,

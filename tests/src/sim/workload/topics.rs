@@ -142,9 +142,10 @@ impl World {
         let produce = Produce {
             partition: batch.partition,
             batch: batch.bytes.clone(),
-            keyed: id.is_multiple_of(7),
-            all_keyed: !batch.keys.is_empty(),
+            keyed: batch.keys.iter().any(Option::is_some),
+            all_keyed: batch.keys.iter().all(Option::is_some),
             record_bytes_max: batch.record_bytes_max,
+            expiring: false,
         };
         self.send_from(reply_to, Request::Produce(produce), Op::Produce { batch: id });
     }
