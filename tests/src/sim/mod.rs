@@ -10,6 +10,7 @@
 mod check;
 mod compacted;
 mod damage;
+mod delayed;
 mod exhaustive;
 mod history;
 mod knobs;

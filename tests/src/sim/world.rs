@@ -71,6 +71,8 @@ pub(crate) struct World {
     pub(crate) topics: Arc<TopicTable>,
     /// Dead-letter logs, with the topics that they are of.
     pub(crate) letters_of: BTreeMap<TopicId, TopicId>,
+    /// Delay logs, likewise.
+    pub(crate) delays_of: BTreeMap<TopicId, TopicId>,
     /// Requests that were not answered yet.
     pub(crate) asked: BTreeMap<ReplyTo, Op>,
     pub(crate) subscriptions: BTreeMap<SubscriptionKey, (String, String)>,
@@ -130,6 +132,7 @@ impl World {
             views: BTreeMap::new(),
             topics: Arc::default(),
             letters_of: BTreeMap::new(),
+            delays_of: BTreeMap::new(),
             asked: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
             held: Vec::new(),
@@ -259,6 +262,7 @@ impl World {
                 self.views.remove(&partition);
             }
             Effect::TopicsChanged(table) => {
+                self.delays_of.extend(table.iter().filter_map(|t| Some((t.id, t.delayed_of?.0))));
                 self.letters_of.extend(table.iter().filter_map(|t| Some((t.id, t.dead_letters_of?.1))));
                 self.topics = table;
             }
@@ -270,7 +274,7 @@ impl World {
                 for finding in &scrubbed.findings {
                     self.note(format_args!("scrubbed: {finding}"));
                     ensure!(
-                        self.fault_armed || self.disk.is_off(),
+                        self.fault_armed || self.damaged || self.disk.is_off(),
                         "the scrubber found damage, and nothing was wrong with the disk: {finding}"
                     );
                 }
@@ -298,6 +302,7 @@ impl World {
         if !self.damaged {
             self.check_log_start(&view)?;
             self.model.logs.entry(partition).or_default().see(&view)?;
+            self.see_what_entered(&view)?;
         }
         self.views.insert(partition, view);
         Ok(())
@@ -485,6 +490,7 @@ impl World {
         self.tables.clear();
         self.views.clear();
         self.letters_of.clear();
+        self.delays_of.clear();
         self.asked.clear();
         self.subscriptions.clear();
         self.grants_open.clear();

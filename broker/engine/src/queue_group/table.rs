@@ -8,9 +8,9 @@ use super::expiry::Expiries;
 use super::message::{DeadLetter, Doom, Message, MessageState, Phase, Place};
 use super::rates::Rates;
 use super::settings::LeaseSettings;
-use super::settled_set::SettledSet;
 use super::window::Window;
 use crate::Now;
+use crate::settled_set::SettledSet;
 
 /// The messages of one partition as one queue group sees them.
 ///
