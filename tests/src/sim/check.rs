@@ -299,9 +299,8 @@ impl World {
             return Err(Violation(format!("{} of `{group}` is not shown", letter.kept_in)));
         };
         let found = read_value(view, letter.letter)?;
-        let wanted = self.model.value_at(source, offset);
         ensure!(
-            found.is_none_or(|found| found.is_none() || found.as_ref() == wanted),
+            found.is_none_or(|found| found.is_none() || self.model.fits(source, offset, found.as_ref())),
             "{source}: the dead letter of message {offset} holds other bytes"
         );
         Ok(())

@@ -253,10 +253,16 @@ impl Model {
         of_it.filter_map(|batch| batch.delay.as_mut()).for_each(|delay| delay.purged = true);
     }
 
-    /// The value of a record that is known to be at this place.
-    pub(crate) fn value_at(&self, partition: TopicPartition, offset: Offset) -> Option<&Bytes> {
-        let (base, batch) = self.logs.get(&partition)?.batch_at(offset)?;
-        self.batches.get(&batch)?.values.get(offset.since(base) as usize)
+    /// Whether a record at this place may have this value. One that waited may be there without anybody having read it yet.
+    pub(crate) fn fits(&self, partition: TopicPartition, offset: Offset, found: Option<&Bytes>) -> bool {
+        match self.logs.get(&partition).and_then(|log| log.batch_at(offset)) {
+            Some((base, batch)) => {
+                let batch = self.batches.get(&batch);
+                found == batch.and_then(|batch| batch.values.get(offset.since(base) as usize))
+            }
+            None => found
+                .is_some_and(|found| self.waiting(partition).any(|(batch, _)| batch.values.contains(found))),
+        }
     }
 
     /// The key of a record that is known to be at this place, if it has one.
