@@ -1,9 +1,10 @@
 //! What is sent and what is read.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use dure_proto::TTL_HEADER;
+use dure_proto::wire::produce::Due;
 
 /// A header: a name, and a value that may be absent. Names may repeat.
 pub type Header = (Bytes, Option<Bytes>);
@@ -21,6 +22,7 @@ pub struct Message {
     pub(crate) value: Option<Bytes>,
     pub(crate) headers: Vec<Header>,
     pub(crate) partition: Option<u32>,
+    pub(crate) due: Option<Due>,
 }
 
 impl Message {
@@ -67,6 +69,26 @@ impl Message {
         self
     }
 
+    /// Has it wait for so long after the broker took it, a year at most, before it enters its topic: nobody reads it
+    /// before, and it has no offset until then.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let reminder = dure_client::Message::new("has it arrived?").delay(Duration::from_secs(3 * 86_400));
+    /// ```
+    #[must_use]
+    pub fn delay(mut self, delay: Duration) -> Message {
+        self.due = Some(Due::DelayMs(whole_ms(delay)));
+        self
+    }
+
+    /// Has it wait until this time, a year ahead at most, by the broker's clock. A time that is past means now.
+    #[must_use]
+    pub fn deliver_at(mut self, at: SystemTime) -> Message {
+        self.due = Some(Due::DeliverAtMs(whole_ms(at.duration_since(UNIX_EPOCH).unwrap_or_default())));
+        self
+    }
+
     /// The size that the topic's `message_bytes_max` bounds: key, value and headers.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -76,16 +98,21 @@ impl Message {
     }
 }
 
-/// Where and when a message was appended.
+/// Whole milliseconds, and no less than was asked for.
+fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+/// Where and when a message was appended, or until when it waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ack {
     /// The topic.
     pub topic: std::sync::Arc<str>,
     /// The partition within it.
     pub partition: u32,
-    /// The message's offset in the partition.
-    pub offset: u64,
-    /// When the broker appended it, in milliseconds since the epoch.
+    /// The message's offset in the partition; `None` for one that waits, which gets it when it is due.
+    pub offset: Option<u64>,
+    /// When the broker appended it, in milliseconds since the epoch; of one that waits, when it is due.
     pub append_time_ms: u64,
 }
 

@@ -27,7 +27,7 @@ fn values(frame: &Frame) -> Vec<String> {
 }
 
 async fn append(conn: &mut Conn, frame: &Frame, base_offset: u64) {
-    let reply = wire::ProduceReply { base_offset, append_time_ms: 42 };
+    let reply = wire::ProduceReply { base_offset, append_time_ms: 42, due_ms: None };
     conn.reply(frame, Body::ProduceReply(reply)).await;
 }
 
@@ -50,14 +50,14 @@ async fn a_lone_message_goes_at_once_and_those_behind_it_share_a_batch() {
     conn.expect_silence(Duration::from_millis(50)).await;
     append(&mut conn, &frame, 10).await;
     let ack = first.await.expect("appended");
-    assert_eq!((&*ack.topic, ack.partition, ack.offset, ack.append_time_ms), ("photos", 0, 10, 42));
+    assert_eq!((&*ack.topic, ack.partition, ack.offset, ack.append_time_ms), ("photos", 0, Some(10), 42));
     let (frame, _) = conn.expect_body(body!(Produce)).await;
     assert_eq!(values(&frame), ["b", "c", "d"]);
     assert_eq!(stamp(&frame).sequence.0, 1);
     append(&mut conn, &frame, 11).await;
     let mut offsets = Vec::new();
     for delivery in rest {
-        offsets.push(delivery.await.expect("appended").offset);
+        offsets.push(delivery.await.expect("appended").offset.expect("an offset"));
     }
     assert_eq!(offsets, [11, 12, 13]);
 }
@@ -106,7 +106,7 @@ async fn after_a_lost_connection_the_same_batch_is_sent_with_the_same_sequence()
     assert_eq!(after.attachment, before.attachment);
     assert_eq!((stamp(&after).producer.0, stamp(&after).sequence.0), (9, 1));
     append(&mut conn, &after, 1).await;
-    assert_eq!(second.await.expect("appended").offset, 1);
+    assert_eq!(second.await.expect("appended").offset, Some(1));
 }
 
 #[tokio::test]
@@ -125,7 +125,7 @@ async fn a_rejected_batch_fails_alone_and_the_next_has_a_new_session() {
     assert_eq!(values(&frame), ["b"]);
     assert_eq!((stamp(&frame).producer.0, stamp(&frame).sequence.0), (2, 0));
     append(&mut conn, &frame, 5).await;
-    assert_eq!(second.await.expect("appended").offset, 5);
+    assert_eq!(second.await.expect("appended").offset, Some(5));
 }
 
 #[tokio::test]
@@ -176,7 +176,7 @@ async fn full_batches_are_pipelined_five_deep_and_stay_in_order() {
     }
     assert_eq!(seen, (0..40).map(|n| format!("{n:0100}")).collect::<Vec<_>>());
     for (n, delivery) in deliveries.into_iter().enumerate() {
-        assert_eq!(delivery.await.expect("appended").offset, n as u64);
+        assert_eq!(delivery.await.expect("appended").offset, Some(n as u64));
     }
 }
 
@@ -195,7 +195,7 @@ async fn flush_waits_for_what_lingers_and_close_ends_the_producer() {
     let (frame, _) = conn.expect_body(body!(Produce)).await;
     append(&mut conn, &frame, 0).await;
     flushing.await.expect("no panic").expect("flushed");
-    assert_eq!(delivery.await.expect("appended").offset, 0);
+    assert_eq!(delivery.await.expect("appended").offset, Some(0));
     let other = producer.clone();
     producer.close().await.expect("closed");
     assert!(matches!(other.send(Message::new("b")).await, Err(Error::Closed)));

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use dure_proto::journal::{DeadLetterLog, TopicAltered, TopicCreated, TopicSnapshot};
+use dure_proto::journal::{DeadLetterLog, DelayLog, TopicAltered, TopicCreated, TopicSnapshot};
 use dure_proto::wire::{self, TopicConfig};
 use dure_proto::{BATCH_BYTES_MAX, GroupId, PartitionId, TopicId, TopicPartition};
 
+use crate::delay::Horizon;
 use crate::mutant::{self, Mutant};
 use crate::request::RequestError;
 use crate::time::Now;
@@ -47,7 +48,7 @@ pub fn default_topic_config() -> TopicConfig {
 pub struct TopicInfo {
     /// Its number.
     pub id: TopicId,
-    /// Its name. That of a dead-letter log begins with `__`.
+    /// Its name. That of a dead-letter log or a delay log begins with `__`.
     pub name: String,
     /// How many partitions it has.
     pub partitions: u32,
@@ -55,6 +56,8 @@ pub struct TopicInfo {
     pub config: TopicConfig,
     /// Set for a dead-letter log: whose.
     pub dead_letters_of: Option<(GroupId, TopicId)>,
+    /// Set for a delay log: whose, and how long a message waits in it at most, in milliseconds.
+    pub delayed_of: Option<(TopicId, u64)>,
     /// It holds keyed messages.
     pub keyed: bool,
     /// It may hold messages that expire.
@@ -81,7 +84,7 @@ impl TopicTable {
         self.by_id.get(&id)
     }
 
-    /// All of them by number, dead-letter logs included.
+    /// All of them by number, hidden ones included.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<TopicInfo>> {
         self.by_id.values()
     }
@@ -93,19 +96,20 @@ pub(crate) struct Catalogue {
     table: Arc<TopicTable>,
     /// Above every number ever given out.
     next: u32,
+    delay_logs: BTreeMap<(TopicId, Horizon), TopicId>,
 }
 
 impl Catalogue {
     pub(crate) fn new() -> Catalogue {
-        Catalogue { table: Arc::default(), next: 1 }
+        Catalogue { table: Arc::default(), next: 1, delay_logs: BTreeMap::new() }
     }
 
     /// The catalogue of a snapshot; the error says what in it cannot be.
     pub(crate) fn restore(topics: &[TopicSnapshot], next: u32) -> Result<Catalogue, String> {
-        let mut catalogue = Catalogue { table: Arc::default(), next: next.max(1) };
+        let mut catalogue = Catalogue { next: next.max(1), ..Catalogue::new() };
         for topic in topics {
             if let Some(created) = &topic.topic {
-                check_event(created.topic, created.partitions)?;
+                check_created(created)?;
                 catalogue.apply_created(created);
                 if topic.keyed {
                     catalogue.apply_keyed(TopicId(created.topic));
@@ -132,6 +136,7 @@ impl Catalogue {
                 config: Some(info.config),
                 wall_ms: 0,
                 dead_letters_of: info.dead_letters_of.map(|(g, t)| DeadLetterLog { group: g.0, topic: t.0 }),
+                delayed_of: info.delayed_of.map(|(t, horizon_ms)| DelayLog { topic: t.0, horizon_ms }),
             }),
             keyed: info.keyed,
             expiring: info.expiring,
@@ -144,16 +149,32 @@ impl Catalogue {
         &self.table
     }
 
-    /// A topic that clients may name: not a dead-letter log.
+    /// A topic that clients may name.
     pub(crate) fn find(&self, name: &str) -> Result<&Arc<TopicInfo>, RequestError> {
         self.table
             .by_name(name)
-            .filter(|topic| topic.dead_letters_of.is_none())
+            .filter(|topic| !topic.is_hidden())
             .ok_or_else(|| RequestError::UnknownTopic(name.to_owned()))
     }
 
     pub(crate) fn dead_letter_log(&self, group: GroupId, topic: TopicId) -> Option<&Arc<TopicInfo>> {
         self.table.iter().find(|info| info.dead_letters_of == Some((group, topic)))
+    }
+
+    /// Where messages of a topic wait for so long at most.
+    pub(crate) fn delay_log(&self, topic: TopicId, horizon: Horizon) -> Option<TopicId> {
+        self.delay_logs.get(&(topic, horizon)).copied()
+    }
+
+    /// All logs in which messages of a topic wait.
+    pub(crate) fn delay_logs(&self, topic: TopicId) -> impl Iterator<Item = TopicId> {
+        Horizon::all().filter_map(move |horizon| self.delay_log(topic, horizon))
+    }
+
+    /// The topic that a delay log is of.
+    pub(crate) fn delayed_of(&self, log: TopicId) -> Option<(TopicId, Horizon)> {
+        let (topic, horizon_ms) = self.table.by_id(log)?.delayed_of?;
+        Some((topic, Horizon::from_ms(horizon_ms)?))
     }
 
     pub(crate) fn decide_create(
@@ -174,26 +195,47 @@ impl Catalogue {
             config: Some(complete(create.config.as_ref())?),
             wall_ms: now.wall_ms,
             dead_letters_of: None,
+            delayed_of: None,
         })
     }
 
     /// The log in which a group keeps what died of a topic: as many partitions, kept until purged or redriven.
     pub(crate) fn decide_dead_letter_log(&self, now: Now, group: GroupId, topic: &TopicInfo) -> TopicCreated {
+        let name = format!("__dead-letters.{group}.{}", topic.id);
+        let dead_letters_of = Some(DeadLetterLog { group: group.0, topic: topic.id.0 });
+        TopicCreated { dead_letters_of, ..self.hidden(now, name, topic) }
+    }
+
+    /// The log in which messages of a topic wait for so long at most.
+    pub(crate) fn decide_delay_log(
+        &self,
+        now: Now,
+        topic: &TopicInfo,
+        horizon: Horizon,
+    ) -> Result<TopicCreated, RequestError> {
+        self.check_partitions(0, topic.partitions)?;
+        let name = format!("__delayed.{}.{}", topic.id, horizon.ms());
+        let delayed_of = Some(DelayLog { topic: topic.id.0, horizon_ms: horizon.ms() });
+        Ok(TopicCreated { delayed_of, ..self.hidden(now, name, topic) })
+    }
+
+    /// A topic of the broker's own, which keeps what belongs to another one until that is done with it.
+    fn hidden(&self, now: Now, name: String, source: &TopicInfo) -> TopicCreated {
         TopicCreated {
             topic: self.next,
-            name: format!("__dead-letters.{group}.{}", topic.id),
-            partitions: topic.partitions,
+            name,
+            partitions: source.partitions,
             config: Some(TopicConfig {
                 retention_ms: None,
                 message_bytes_max: MESSAGE_BYTES_MAX,
                 ..default_topic_config()
             }),
             wall_ms: now.wall_ms,
-            dead_letters_of: Some(DeadLetterLog { group: group.0, topic: topic.id.0 }),
+            ..TopicCreated::default()
         }
     }
 
-    /// Says also what becomes of the dead-letter logs of the topic, which have as many partitions.
+    /// Says also what becomes of the hidden logs of the topic, which have as many partitions.
     pub(crate) fn decide_alter(&self, alter: &wire::AlterTopic) -> Result<Vec<TopicAltered>, RequestError> {
         let topic = self.find(&alter.name)?;
         let partitions = alter.partitions.unwrap_or(topic.partitions);
@@ -222,12 +264,12 @@ impl Catalogue {
             )));
         }
         let of_topic = TopicAltered { topic: topic.id.0, partitions, config: Some(config) };
-        let dead_letter_logs = self
+        let hidden = self
             .table
             .iter()
-            .filter(|info| info.dead_letters_of.is_some_and(|(_, source)| source == topic.id))
+            .filter(|info| info.source() == Some(topic.id))
             .map(|info| TopicAltered { topic: info.id.0, partitions, config: Some(info.config) });
-        Ok(std::iter::once(of_topic).chain(dead_letter_logs).collect())
+        Ok(std::iter::once(of_topic).chain(hidden).collect())
     }
 
     pub(crate) fn apply_created(&mut self, created: &TopicCreated) {
@@ -237,9 +279,15 @@ impl Catalogue {
             partitions: created.partitions,
             config: created.config.unwrap_or_else(default_topic_config),
             dead_letters_of: created.dead_letters_of.map(|of| (GroupId(of.group), TopicId(of.topic))),
+            delayed_of: created.delayed_of.map(|of| (TopicId(of.topic), of.horizon_ms)),
             keyed: false,
             expiring: false,
         };
+        if let Some((topic, horizon_ms)) = info.delayed_of
+            && let Some(horizon) = Horizon::from_ms(horizon_ms)
+        {
+            self.delay_logs.insert((topic, horizon), info.id);
+        }
         self.next = self.next.max(created.topic + 1);
         let table = Arc::make_mut(&mut self.table);
         table.by_name.insert(info.name.clone(), info.id);
@@ -266,6 +314,7 @@ impl Catalogue {
         let table = Arc::make_mut(&mut self.table);
         let info = table.by_id.remove(&topic)?;
         table.by_name.remove(&info.name);
+        self.delay_logs.retain(|_, log| *log != topic);
         Some(info)
     }
 
@@ -288,6 +337,19 @@ impl Catalogue {
 }
 
 impl TopicInfo {
+    /// The broker's own: clients neither see nor name it.
+    #[must_use]
+    pub fn is_hidden(&self) -> bool {
+        self.source().is_some()
+    }
+
+    /// The topic that a hidden one belongs to.
+    #[must_use]
+    pub fn source(&self) -> Option<TopicId> {
+        let letters_of = self.dead_letters_of.map(|(_, topic)| topic);
+        letters_of.or(self.delayed_of.map(|(topic, _)| topic))
+    }
+
     /// One of its partitions, if it has it.
     pub fn partition(&self, partition: PartitionId) -> Result<TopicPartition, RequestError> {
         if partition.0 < self.partitions {
@@ -314,6 +376,17 @@ pub(crate) fn check_event(topic: u32, partitions: u32) -> Result<(), String> {
         return Err(format!("there is no topic {topic} with {partitions} partitions"));
     }
     Ok(())
+}
+
+/// The same, and a delay log of a horizon that this version knows.
+pub(crate) fn check_created(created: &TopicCreated) -> Result<(), String> {
+    check_event(created.topic, created.partitions)?;
+    match created.delayed_of {
+        Some(DelayLog { horizon_ms, .. }) if Horizon::from_ms(horizon_ms).is_none() => {
+            Err(format!("topic {} is a delay log for {horizon_ms} ms, which nobody makes", created.topic))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Names never touch a path, but people type them: a small alphabet, nothing hidden, nothing of the broker's own.

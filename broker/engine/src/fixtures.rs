@@ -224,6 +224,70 @@ fn events_are_as_they_were() {
     assert_eq!(kept.collect::<Vec<_>>(), events());
 }
 
+/// What delayed messages added: the topic of a delay log, and what is done with of one.
+fn delay_events() -> Vec<event::Event> {
+    let delayed_of = Some(journal::DelayLog { topic: 3, horizon_ms: 3_600_000 });
+    let batch = ProducedBatch { sequence: 99, records: 4, offset: 1_096, delayed: true };
+    vec![
+        event::Event::TopicCreated(TopicCreated { delayed_of, ..topic(4, None) }),
+        event::Event::ProducerSeen(journal::ProducerSeen {
+            topic: 3,
+            partition: 1,
+            producer: (2 << 32) | 5,
+            epoch: 1,
+            wall_ms: 1_700_000_000_800,
+            batch: Some(batch),
+        }),
+        event::Event::DelaySettled(journal::DelaySettled { topic: 4, partition: 1, offset: 1_096, count: 4 }),
+    ]
+}
+
+#[test]
+fn events_of_delayed_messages_are_as_they_were() {
+    let mut builder = CommitBuilder::reuse(Vec::new());
+    for event in delay_events() {
+        builder.push_event(&Event { event: Some(event) });
+    }
+    let (bytes, _) = builder.finish(&stamp(false));
+    check("events-v1-delay.hex", unpadded(&bytes));
+    let kept = entries(&fixture("events-v1-delay.hex")).into_iter().map(|entry| match entry {
+        JournalEntry::Event(event) => event.event.expect("a known kind"),
+        JournalEntry::Batch { .. } => panic!("only events were written"),
+    });
+    assert_eq!(kept.collect::<Vec<_>>(), delay_events());
+}
+
+/// The log has four of 1,100 messages in the middle of it done with.
+#[test]
+fn the_checkpoint_of_a_delay_log_is_as_it_was() {
+    let mut settled = Vec::new();
+    RoaringTreemap::from_iter(1_040..1_044).serialize_into(&mut settled).expect("memory takes it");
+    let delay = Some(journal::DelaySnapshot { floor: 1_000, settled });
+    let created =
+        TopicSnapshot { topic: delay_events().into_iter().find_map(created_in), ..Default::default() };
+    let log = |partition| LogSnapshot {
+        topic: 4,
+        partition,
+        log_end: 1_100,
+        delay: delay.clone(),
+        ..Default::default()
+    };
+    let checkpoint =
+        Checkpoint { seq: 5, topics: vec![created], logs: vec![log(0), log(1)], ..Checkpoint::default() };
+    check("checkpoint-v1-delay.hex", &crate::checkpoint::encode(&checkpoint));
+    let kept = crate::checkpoint::decode(&fixture("checkpoint-v1-delay.hex")).expect("decodes");
+    let restored = State::restore(&kept, NOW).expect("restores");
+    assert_eq!(restored.snapshot(NOW).logs, kept.logs);
+    assert_eq!(restored.scheduled(TopicId(3)), 2 * 96);
+}
+
+fn created_in(event: event::Event) -> Option<TopicCreated> {
+    match event {
+        event::Event::TopicCreated(created) => Some(created),
+        _ => None,
+    }
+}
+
 #[test]
 fn a_segment_header_is_as_it_was() {
     let bytes = segment_header(PARTITION, SegmentId::appended(BASE));

@@ -13,7 +13,7 @@ use crate::disk::{Disk, DiskError, DiskOp, DiskResult, FileRef};
 use crate::journal::OpenPiece;
 use crate::log::{Cursor, LogView, ReadError, ReadOutcome, Wait};
 use crate::mutant::{self, Mutant};
-use crate::shard::Sweep;
+use crate::shard::{DelayRead, DelayScan, Sweep};
 
 /// A piece of disk work.
 pub struct DiskJob(pub(crate) Job);
@@ -28,6 +28,8 @@ pub enum JobKind {
     Commit,
     /// Nobody waits for it yet.
     Background,
+    /// Messages are due, and it only reads: it belongs beside those that write.
+    Read,
     /// Nobody ever waits for it: it belongs on a thread of its own.
     Idle,
 }
@@ -59,6 +61,8 @@ pub(crate) enum Job {
         bytes_max: usize,
         wait: Wait,
     },
+    ReadDelayed(DelayRead),
+    FindDelayed(DelayScan),
     CheckSpace,
     /// One step of a pass, which comes back with its outcome.
     Compact(Box<Pass>),
@@ -81,6 +85,8 @@ pub(crate) enum Done {
         result: Result<Stepped, PassError>,
     },
     Scrubbed(ScrubRead),
+    DelayedRead(DelayRead),
+    DelayedFound(DelayScan),
     /// The disk had no room: nothing of it counts, and it can be run again as it is.
     NoRoom {
         job: Job,
@@ -106,6 +112,7 @@ impl DiskJob {
     pub fn kind(&self) -> JobKind {
         match self.0 {
             Job::WriteCommit { .. } => JobKind::Commit,
+            Job::ReadDelayed(_) | Job::FindDelayed(_) => JobKind::Read,
             Job::Scrub { .. } => JobKind::Idle,
             _ => JobKind::Background,
         }
@@ -132,18 +139,23 @@ impl DiskJob {
     /// Does the work; may take as long as the disk takes.
     #[must_use]
     pub fn run(self, disk: &dyn Disk) -> JobDone {
-        if let Job::Compact(mut pass) = self.0 {
-            let result = pass.step(disk).inspect_err(|_| pass.abandon(disk));
-            return JobDone(Done::Compacted { pass, result });
-        }
-        let done = self.0.run(disk);
+        let job = match self.0 {
+            Job::Compact(mut pass) => {
+                let result = pass.step(disk).inspect_err(|_| pass.abandon(disk));
+                return JobDone(Done::Compacted { pass, result });
+            }
+            Job::ReadDelayed(read) => return JobDone(Done::DelayedRead(read.run())),
+            Job::FindDelayed(scan) => return JobDone(Done::DelayedFound(scan.run())),
+            job => job,
+        };
+        let done = job.run(disk);
         let error = match &done {
             Done::CommitWritten { result: Err(error), .. }
             | Done::PiecePrepared(Err(error))
             | Done::CheckpointWritten { result: Err(error), .. } => error.clone(),
             _ => return JobDone(done),
         };
-        JobDone(if error.waits_for_room() { Done::NoRoom { job: self.0, error } } else { done })
+        JobDone(if error.waits_for_room() { Done::NoRoom { job, error } } else { done })
     }
 }
 
@@ -165,7 +177,9 @@ impl Job {
                 Done::Scrubbed(scrub(view, cursor.clone(), *bytes_max, *wait))
             }
             Job::CheckSpace => Done::Space(disk.available_bytes()),
-            Job::Compact(_) => unreachable!("a pass is taken along by value"),
+            Job::Compact(_) | Job::ReadDelayed(_) | Job::FindDelayed(_) => {
+                unreachable!("what is taken along by value")
+            }
         }
     }
 }
@@ -240,6 +254,8 @@ impl fmt::Debug for DiskJob {
             Job::Scrub { view, cursor, .. } => write!(f, "Scrub({}, {})", view.partition, cursor.offset()),
             Job::CheckSpace => write!(f, "CheckSpace"),
             Job::Compact(pass) => write!(f, "Compact({pass:?})"),
+            Job::ReadDelayed(read) => write!(f, "ReadDelayed({read:?})"),
+            Job::FindDelayed(scan) => write!(f, "FindDelayed({scan:?})"),
         }
     }
 }
@@ -256,6 +272,8 @@ impl fmt::Debug for JobDone {
             Done::Space(result) => write!(f, "Space({result:?})"),
             Done::Compacted { pass, result } => write!(f, "Compacted({pass:?}, {result:?})"),
             Done::Scrubbed(read) => write!(f, "Scrubbed({}, {} bytes)", read.partition, read.bytes),
+            Done::DelayedRead(read) => write!(f, "DelayedRead({read:?})"),
+            Done::DelayedFound(scan) => write!(f, "DelayedFound({scan:?})"),
             Done::NoRoom { error, .. } => write!(f, "NoRoom({error})"),
         }
     }

@@ -7,6 +7,7 @@ mod backup;
 mod catalogue;
 mod checkpoint;
 mod compaction;
+mod delay;
 mod disk;
 mod effect;
 mod finding;
@@ -25,6 +26,7 @@ mod queue_group;
 mod request;
 mod retention;
 mod scrub;
+mod settled_set;
 mod shard;
 mod stream_group;
 mod time;
@@ -35,6 +37,7 @@ pub use backup::{
 pub use catalogue::{
     MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PARTITIONS_MAX, TopicInfo, TopicTable, default_topic_config,
 };
+pub use delay::{DELAY_MS_MAX, Due};
 pub use disk::{
     CrashReport, DirEntry, Disk, DiskError, DiskErrorKind, DiskFile, DiskOp, DiskRef, DiskResult, FailedSync,
     FaultRule, FileRef, InjectedCounts, IoCounts, Latency, OpenMode, PastCache, RealDisk, SECTOR_BYTES,

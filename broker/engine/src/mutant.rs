@@ -160,6 +160,16 @@ mutants! {
         /// what comes behind the offset up to which is acknowledged is settled, too
         AckUpToOneTooFar,
     }
+    "delay" {
+        /// a message enters a millisecond before it is due
+        DueTooEarly,
+        /// entering the log and leaving the delay log are two commits
+        EntersInTwoCommits,
+        /// what has left a delay log is missing in the checkpoint
+        EnteredNotKept,
+        /// a session forgets what it sent to wait
+        DelayedNotRemembered,
+    }
     "stream group" {
         /// a committed offset goes back
         CommittedOffsetGoesBack,

@@ -22,8 +22,8 @@ const SEQUENCES: u32 = 1 << 31;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
     New,
-    /// It was appended before, at this offset.
-    Duplicate(Offset),
+    /// It was appended before, at this offset; `None` where it waits, or has waited, in a delay log.
+    Duplicate(Option<Offset>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +91,7 @@ impl Producers {
         }
         let known = session.batches.iter().find(|b| b.sequence == stamp.sequence.0 && b.records == records);
         if let Some(batch) = known {
-            return Ok(Admission::Duplicate(Offset(batch.offset)));
+            return Ok(Admission::Duplicate((!batch.delayed).then_some(Offset(batch.offset))));
         }
         let last = session.batches.back().expect("a session has a batch");
         let expected = last.sequence.wrapping_add(last.records) % SEQUENCES;
@@ -100,7 +100,7 @@ impl Producers {
     }
 
     /// A batch of the session is in the log.
-    pub(crate) fn apply(&mut self, stamp: &ProducerStamp, records: u32, offset: Offset, wall_ms: u64) {
+    pub(crate) fn apply(&mut self, stamp: &ProducerStamp, batch: ProducedBatch, wall_ms: u64) {
         let session = self.sessions.entry(stamp.producer).or_insert_with(|| Session {
             epoch: stamp.epoch,
             seen_wall_ms: wall_ms,
@@ -115,7 +115,7 @@ impl Producers {
             session.batches.pop_front();
         }
         session.seen_wall_ms = wall_ms;
-        session.batches.push_back(ProducedBatch { sequence: stamp.sequence.0, records, offset: offset.0 });
+        session.batches.push_back(batch);
         if self.sessions.len() > SESSIONS_MAX {
             let oldest = self.sessions.iter().min_by_key(|(_, session)| session.seen_wall_ms);
             let oldest = *oldest.expect("not empty").0;
@@ -136,15 +136,19 @@ mod tests {
         ProducerStamp { producer: ProducerId(7), epoch: 0, sequence: Sequence(sequence) }
     }
 
+    fn batch(sequence: u32, records: u32, offset: u64) -> ProducedBatch {
+        ProducedBatch { sequence, records, offset, delayed: false }
+    }
+
     #[test]
     fn a_retry_gets_the_offset_of_the_first_time() {
         let mut producers = Producers::default();
         for i in 0..6 {
             assert_eq!(producers.admit(P, &stamp(i * 10), 10), Ok(Admission::New));
-            producers.apply(&stamp(i * 10), 10, Offset(100 + u64::from(i)), 0);
+            producers.apply(&stamp(i * 10), batch(i * 10, 10, 100 + u64::from(i)), 0);
         }
-        assert_eq!(producers.admit(P, &stamp(50), 10), Ok(Admission::Duplicate(Offset(105))));
-        assert_eq!(producers.admit(P, &stamp(10), 10), Ok(Admission::Duplicate(Offset(101))));
+        assert_eq!(producers.admit(P, &stamp(50), 10), Ok(Admission::Duplicate(Some(Offset(105)))));
+        assert_eq!(producers.admit(P, &stamp(10), 10), Ok(Admission::Duplicate(Some(Offset(101)))));
         assert!(matches!(producers.admit(P, &stamp(0), 10), Err(RequestError::OutOfOrderSequence { .. })));
         assert!(matches!(producers.admit(P, &stamp(70), 10), Err(RequestError::OutOfOrderSequence { .. })));
         assert_eq!(Producers::restore(&producers.snapshot()), producers);
@@ -159,7 +163,7 @@ mod tests {
     #[test]
     fn sequences_wrap() {
         let mut producers = Producers::default();
-        producers.apply(&stamp(SEQUENCES - 2), 2, Offset(0), 0);
+        producers.apply(&stamp(SEQUENCES - 2), batch(SEQUENCES - 2, 2, 0), 0);
         assert_eq!(producers.admit(P, &stamp(0), 1), Ok(Admission::New));
     }
 }

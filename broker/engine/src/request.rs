@@ -1,6 +1,7 @@
 //! What a shard can be asked and what it answers: the protocol-neutral layer between listeners and engine.
 
 use crate::backup::BackupPlan;
+use crate::delay::{DELAY_MS_MAX, Due};
 use crate::queue_group::Sent;
 use bytes::Bytes;
 use dure_proto::wire::{self, ErrorCode, Retry};
@@ -41,6 +42,13 @@ pub enum Request {
     InitProducer,
     /// Answered with [`Response::Produced`].
     Produce(Produce),
+    /// Answered with [`Response::Scheduled`], or with [`Response::Produced`] if it is due already.
+    ProduceLater {
+        /// The batch.
+        produce: Produce,
+        /// When its log gets it.
+        due: Due,
+    },
 
     /// Answered with [`Response::Done`].
     CreateGroup(wire::CreateGroup),
@@ -225,6 +233,11 @@ pub enum Response {
         /// The broker's time of append.
         append_time_ms: u64,
     },
+    /// The batch is durable, and waits: it gets its offset when it is due.
+    Scheduled {
+        /// When that is, in milliseconds since the Unix epoch.
+        due_ms: u64,
+    },
     /// The descriptions asked for.
     Groups(Vec<wire::GroupDescription>),
     /// One result per item, in order.
@@ -401,6 +414,15 @@ pub enum RequestError {
     /// The subscription's number is in use on its connection.
     #[error("subscription {0} is in use on this connection: choose another number")]
     SubscriptionInUse(u64),
+    /// A message cannot wait so long.
+    #[error(
+        "topic `{topic}`: a message cannot be due so far ahead: at most {} days from now on, by the broker's clock",
+        DELAY_MS_MAX / 86_400_000
+    )]
+    DelayTooLong {
+        /// The topic's name.
+        topic: String,
+    },
     /// A bound was met; nothing was done.
     #[error("busy: {0}; try again later")]
     Busy(String),
@@ -460,6 +482,7 @@ impl RequestError {
             RequestError::UnknownMember { .. } => ErrorCode::UnknownMember,
             RequestError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequence,
             RequestError::UnknownProducer(_) => ErrorCode::UnknownProducer,
+            RequestError::DelayTooLong { .. } => ErrorCode::DelayTooLong,
             RequestError::Busy(_) => ErrorCode::Busy,
             RequestError::DiskFull { .. } => ErrorCode::DiskFull,
             RequestError::Unwritable { .. } => ErrorCode::Unwritable,

@@ -1,6 +1,6 @@
 //! Arguments that many verbs share, and how values are read.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use dure_broker::units::{parse_duration, parse_size};
@@ -102,6 +102,15 @@ pub(super) fn start(text: &str) -> Result<Start, String> {
         }
         _ => Err(expected()),
     }
+}
+
+/// A time such as `2026-01-31T12:00:00Z`. One before 1970 is as past as 1970.
+pub(super) fn time(text: &str) -> Result<SystemTime, String> {
+    let time: jiff::Timestamp = text.parse().map_err(|_| {
+        format!("`{text}` is not a time: write it as 2026-01-31T12:00:00Z or with an offset, +01:00")
+    })?;
+    let ms = u64::try_from(time.as_millisecond()).unwrap_or(0);
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_millis(ms))
 }
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {

@@ -1,6 +1,7 @@
 //! What is asked for when somebody looks: figures of topics, groups and the disk, as Prometheus' text. Bounded in rows,
 //! and groups are asked at most every few seconds, so that a scraper cannot keep the shard busy.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +16,21 @@ use crate::clock::Clock;
 
 const PARTITIONS_SHOWN_MAX: usize = 10_000;
 const GROUPS_SHOWN_MAX: usize = 200;
+const TOPICS_SHOWN_MAX: usize = 200;
 const GROUPS_REFRESH: Duration = Duration::from_secs(5);
 const GROUPS_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 pub(super) struct Figures {
-    groups: Mutex<Option<(Instant, Arc<Vec<GroupFigures>>)>>,
+    asked: Mutex<Option<(Instant, Arc<Asked>)>>,
+}
+
+/// What the shard was asked for.
+#[derive(Default)]
+struct Asked {
+    groups: Vec<GroupFigures>,
+    /// Topics, and how many messages of each wait for their time.
+    scheduled: Vec<(String, u64)>,
 }
 
 struct GroupFigures {
@@ -42,19 +52,22 @@ struct GroupFigures {
 impl Figures {
     pub(super) async fn append(&self, broker: &Arc<Broker>, text: &mut String) {
         append_logs(broker, text);
-        append_groups(&self.groups(broker).await, text);
+        let asked = self.asked(broker).await;
+        append_scheduled(&asked.scheduled, text);
+        append_groups(&asked.groups, text);
         append_disk(broker, text).await;
     }
 
-    async fn groups(&self, broker: &Arc<Broker>) -> Arc<Vec<GroupFigures>> {
-        let mut last = self.groups.lock().await;
+    async fn asked(&self, broker: &Arc<Broker>) -> Arc<Asked> {
+        let mut last = self.asked.lock().await;
         if let Some((at, figures)) = &*last
             && at.elapsed() < GROUPS_REFRESH
         {
             return figures.clone();
         }
-        let figures = timeout(GROUPS_TIMEOUT, ask_groups(broker)).await.unwrap_or_default();
-        let figures = Arc::new(figures);
+        let groups = timeout(GROUPS_TIMEOUT, ask_groups(broker)).await.unwrap_or_default();
+        let scheduled = timeout(GROUPS_TIMEOUT, ask_scheduled(broker)).await.unwrap_or_default();
+        let figures = Arc::new(Asked { groups, scheduled });
         *last = Some((Instant::now(), figures.clone()));
         figures
     }
@@ -72,6 +85,19 @@ async fn ask_groups(broker: &Broker) -> Vec<GroupFigures> {
         }
     }
     figures
+}
+
+/// Of topics to which a message was ever sent to wait.
+async fn ask_scheduled(broker: &Broker) -> Vec<(String, u64)> {
+    let topics = broker.shards.topics();
+    let delayed = topics.iter().filter_map(|topic| topics.by_id(topic.delayed_of?.0));
+    let names: BTreeSet<String> = delayed.map(|topic| topic.name.clone()).take(TOPICS_SHOWN_MAX).collect();
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let describe = Request::DescribeTopics(wire::DescribeTopics { names: names.into_iter().collect() });
+    let Ok(Response::Topics(topics)) = broker.shards.call(describe).await else { return Vec::new() };
+    topics.into_iter().map(|topic| (topic.name, topic.scheduled)).collect()
 }
 
 fn figures_of(group: wire::GroupDescription) -> GroupFigures {
@@ -109,6 +135,12 @@ fn append_logs(broker: &Broker, text: &mut String) {
     });
     family(text, "dure_log_start_offset", "First offset that is still there.", &rows, |row| (&row.0, row.2));
     family(text, "dure_log_bytes", "Bytes in the segments.", &rows, |row| (&row.0, row.3));
+}
+
+fn append_scheduled(topics: &[(String, u64)], text: &mut String) {
+    let rows: Vec<_> =
+        topics.iter().map(|(name, count)| (format!("topic=\"{}\"", escaped(name)), *count)).collect();
+    family(text, "dure_scheduled", "Messages that are not due yet.", &rows, |row| (&row.0, row.1));
 }
 
 fn append_groups(groups: &[GroupFigures], text: &mut String) {

@@ -19,6 +19,7 @@ const JOURNAL_THREADS: usize = 2;
 pub(super) struct Jobs {
     commits: Sender<DiskJob>,
     background: Sender<DiskJob>,
+    reads: Sender<DiskJob>,
     idle: Sender<DiskJob>,
 }
 
@@ -27,6 +28,7 @@ impl Jobs {
         let queue = match job.kind() {
             JobKind::Commit => &self.commits,
             JobKind::Background => &self.background,
+            JobKind::Read => &self.reads,
             JobKind::Idle => &self.idle,
         };
         // The threads live as long as this does, unless one panicked, which turned health red.
@@ -44,6 +46,7 @@ pub(super) fn start(
 ) -> Jobs {
     let (commits, commit_jobs) = crossbeam_channel::unbounded();
     let (background, background_jobs) = crossbeam_channel::unbounded();
+    let (reads, read_jobs) = crossbeam_channel::unbounded();
     let (idle, idle_jobs) = crossbeam_channel::unbounded();
     let mut spawn = |name: String, jobs: Receiver<DiskJob>| {
         let (disk, inbox, metrics) = (disk.clone(), inbox.clone(), metrics.clone());
@@ -58,8 +61,9 @@ pub(super) fn start(
         spawn(format!("journal-{shard}-{n}"), commit_jobs.clone());
     }
     spawn(format!("disk-{shard}"), background_jobs);
+    spawn(format!("delay-{shard}"), read_jobs);
     spawn(format!("scrub-{shard}"), idle_jobs);
-    Jobs { commits, background, idle }
+    Jobs { commits, background, reads, idle }
 }
 
 fn run_jobs(disk: &DiskRef, jobs: &Receiver<DiskJob>, inbox: &Sender<Message>, metrics: &Metrics) {

@@ -1,5 +1,5 @@
-//! Runs the engine: one thread per shard that decides, two that write its commits, one for the disk work that nobody
-//! waits for yet, one for what nobody ever waits for. Connections reach a shard through its inbox and hear from it through their outboxes; what they read
+//! Runs the engine: one thread per shard that decides, two that write its commits, one that reads delayed messages
+//! which are due, one for the disk work that nobody waits for yet, one for what nobody ever waits for. Connections reach a shard through its inbox and hear from it through their outboxes; what they read
 //! lies in published views.
 
 mod disk_threads;

@@ -1,7 +1,7 @@
 //! Between the engine's requests and answers and the native protocol's messages.
 
 use dure_engine::{
-    ReadError, RequestError, Response, SETTLE_ITEMS_MAX, Settle, SettleAction, SettleItem, Settled,
+    Due, ReadError, RequestError, Response, SETTLE_ITEMS_MAX, Settle, SettleAction, SettleItem, Settled,
 };
 use dure_proto::wire::envelope::Body;
 use dure_proto::wire::{self, ErrorCode, Retry};
@@ -43,7 +43,11 @@ pub(super) fn response_body(response: Response) -> Body {
             producer_epoch: epoch.into(),
         }),
         Response::Produced { base_offset, append_time_ms } => {
-            Body::ProduceReply(wire::ProduceReply { base_offset: base_offset.0, append_time_ms })
+            let base_offset = base_offset.0;
+            Body::ProduceReply(wire::ProduceReply { base_offset, append_time_ms, due_ms: None })
+        }
+        Response::Scheduled { due_ms } => {
+            Body::ProduceReply(wire::ProduceReply { due_ms: Some(due_ms), ..wire::ProduceReply::default() })
         }
         Response::Groups(groups) => Body::GroupDescriptions(wire::GroupDescriptions { groups }),
         Response::Settled(results) => {
@@ -57,6 +61,14 @@ pub(super) fn response_body(response: Response) -> Body {
         Response::DeadLetters { more, .. } => {
             Body::DeadLetters(wire::DeadLetters { letters: Vec::new(), more })
         }
+    }
+}
+
+/// When a batch enters its log.
+pub(super) fn due(due: wire::produce::Due) -> Due {
+    match due {
+        wire::produce::Due::DelayMs(ms) => Due::After(ms),
+        wire::produce::Due::DeliverAtMs(ms) => Due::At(ms),
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::access;
 use super::connection::Connection;
-use super::convert::{denied, error_message, message, settle};
+use super::convert::{denied, due, error_message, message, settle};
 use super::delivery::deliver;
 use super::frames::Received;
 use crate::runtime::{AnswerTo, ByteCredit, Delivery, Message, OutgoingFrame, Pending, ShardHandle};
@@ -77,10 +77,14 @@ impl Connection {
                 let reply = self.metadata(&metadata);
                 return self.done(correlation, Body::MetadataReply(reply), room);
             }
-            Body::Produce(produce) => match self.produce(&produce, attachment) {
+            Body::Produce(message) => match self.produce(&message, attachment) {
                 Ok(produce) => {
                     let shard = self.broker.shards.of(produce.partition);
-                    self.ask(shard, correlation, Request::Produce(produce), room);
+                    let request = match message.due.map(due) {
+                        Some(due) => Request::ProduceLater { produce, due },
+                        None => Request::Produce(produce),
+                    };
+                    self.ask(shard, correlation, request, room);
                     return Ok(());
                 }
                 Err(ProduceFault::Request(error)) => return Err((error, room)),
@@ -182,12 +186,7 @@ impl Connection {
             partitions: vec![wire::PartitionMetadata::default(); topic.partitions as usize],
         };
         let topics = if wanted.topics.is_empty() {
-            // Dead-letter logs are the broker's own.
-            topics
-                .iter()
-                .filter(|topic| topic.dead_letters_of.is_none())
-                .map(|topic| describe(topic))
-                .collect()
+            topics.iter().filter(|topic| !topic.is_hidden()).map(|topic| describe(topic)).collect()
         } else {
             // Each once, however often it is named: an answer is bounded by the topics that there are.
             let mut seen = BTreeSet::new();
@@ -195,6 +194,7 @@ impl Connection {
                 .topics
                 .iter()
                 .filter_map(|name| topics.by_name(name))
+                .filter(|topic| topic.delayed_of.is_none())
                 .filter(|topic| seen.insert(topic.id))
                 .map(|topic| describe(topic))
                 .collect()

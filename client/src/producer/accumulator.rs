@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use dure_proto::wire::produce::Due;
 use dure_proto::{BATCH_RECORDS_MAX, BatchBuilder, Compression};
 use futures_util::FutureExt;
 use tokio::sync::{Notify, Semaphore, oneshot};
@@ -35,9 +36,11 @@ pub(super) struct OpenBatch {
     /// Bytes to give back once it is answered.
     pub(super) reserved: usize,
     pub(super) deadline: Instant,
+    /// When its messages enter the topic: all of one batch at one time.
+    pub(super) due: Option<Due>,
     outcome: Outcome,
     /// When it may be sent although it is not full.
-    due: Instant,
+    lingers_until: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -118,6 +121,7 @@ impl Accumulator {
         let fits = |open: &mut OpenBatch| {
             open.builder.bytes() + bytes <= self.batching.batch_bytes_max
                 && open.builder.len() < BATCH_RECORDS_MAX as usize
+                && open.due == message.due
         };
         if let Some(full) = waiting.open.take_if(|open| !fits(open)) {
             waiting.full.push_back(full);
@@ -126,7 +130,7 @@ impl Accumulator {
             }
         }
         let fresh = waiting.open.is_none();
-        let open = waiting.open.get_or_insert_with(|| self.open_batch());
+        let open = waiting.open.get_or_insert_with(|| self.open_batch(message.due));
         let index = open.builder.len() as u32;
         let Message { key, value, headers, .. } = &message;
         if let Err(error) = open.builder.push_owned(key.as_deref(), value.as_deref(), headers, timestamp_ms) {
@@ -155,7 +159,7 @@ impl Accumulator {
         Ok(Delivery { topic: Arc::clone(topic), partition, index, outcome })
     }
 
-    fn open_batch(&self) -> OpenBatch {
+    fn open_batch(&self, due: Option<Due>) -> OpenBatch {
         let now = Instant::now();
         let (reply, outcome) = oneshot::channel();
         OpenBatch {
@@ -163,8 +167,9 @@ impl Accumulator {
             reply,
             reserved: 0,
             deadline: now + self.batching.timeout,
+            due,
             outcome: outcome.shared(),
-            due: now + self.batching.linger,
+            lingers_until: now + self.batching.linger,
         }
     }
 
@@ -182,8 +187,8 @@ impl Accumulator {
         if !idle {
             return Taken::Nothing; // the answer to what is under way brings the sender back
         }
-        if !*closed && open.due > Instant::now() {
-            return Taken::NotBefore(open.due);
+        if !*closed && open.lingers_until > Instant::now() {
+            return Taken::NotBefore(open.lingers_until);
         }
         if *sticky == partition {
             *sticky = (partition + 1) % spread;
@@ -232,7 +237,7 @@ impl Accumulator {
             let now = Instant::now();
             for waiting in &mut state.partitions {
                 if let Some(open) = &mut waiting.open {
-                    open.due = open.due.min(now);
+                    open.lingers_until = open.lingers_until.min(now);
                 }
             }
             state.mark_all_dirty();

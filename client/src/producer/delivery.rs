@@ -15,7 +15,9 @@ use crate::message::Ack;
 /// What became of a batch.
 #[derive(Clone, Debug)]
 pub(super) struct Appended {
-    pub(super) base_offset: u64,
+    /// `None`: it waits.
+    pub(super) base_offset: Option<u64>,
+    /// Of one that waits, when it is due.
     pub(super) append_time_ms: u64,
 }
 
@@ -38,7 +40,7 @@ impl Future for Delivery {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         self.outcome.poll_unpin(context).map(|received| {
             let Appended { base_offset, append_time_ms } = received.unwrap_or_else(|_| Err(abandoned()))?;
-            let offset = base_offset + u64::from(self.index);
+            let offset = base_offset.map(|base_offset| base_offset + u64::from(self.index));
             Ok(Ack { topic: Arc::clone(&self.topic), partition: self.partition, offset, append_time_ms })
         })
     }

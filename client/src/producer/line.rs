@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use dure_proto::wire::produce::Due;
 use dure_proto::{BatchBuilder, BatchLimits, ProducerId, ProducerStamp, Records, Sequence};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -29,6 +30,7 @@ pub(super) struct Entry {
     pub(super) all_keyed: bool,
     pub(super) expiring: bool,
     pub(super) record_bytes_max: u32,
+    pub(super) due: Option<Due>,
     pub(super) reply: oneshot::Sender<Result<Appended>>,
     pub(super) reserved: usize,
     pub(super) deadline: Instant,
@@ -240,6 +242,7 @@ mod tests {
                 all_keyed: false,
                 expiring: false,
                 record_bytes_max: 5,
+                due: None,
                 reply: oneshot::channel().0,
                 reserved: 0,
                 deadline: now + Duration::from_secs(30),

@@ -163,7 +163,7 @@ impl Sender {
         let id = self.entry_next;
         self.entry_next += 1;
         self.ensure_session(partition, batch.deadline).await;
-        let OpenBatch { builder, reply, reserved, deadline, .. } = batch;
+        let OpenBatch { builder, reply, reserved, deadline, due, .. } = batch;
         let records = builder.len() as u32;
         let (keyed, all_keyed, expiring) = (builder.keyed(), builder.all_keyed(), builder.expiring());
         let record_bytes_max = builder.record_bytes_max();
@@ -178,6 +178,7 @@ impl Sender {
             all_keyed,
             expiring,
             record_bytes_max,
+            due,
             reply,
             reserved,
             deadline,
@@ -249,6 +250,7 @@ impl Sender {
             all_keyed: entry.all_keyed,
             record_bytes_max: entry.record_bytes_max,
             expiring: entry.expiring,
+            due: entry.due,
         });
         let batch = entry.batch.clone();
         let connection = match lane.connection.clone().filter(|_| in_flight > 0) {
@@ -284,9 +286,10 @@ impl Sender {
 
 fn appended(reply: Reply) -> Result<Appended> {
     match reply.body {
-        Body::ProduceReply(wire::ProduceReply { base_offset, append_time_ms }) => {
-            Ok(Appended { base_offset, append_time_ms })
-        }
+        Body::ProduceReply(wire::ProduceReply { base_offset, append_time_ms, due_ms }) => Ok(match due_ms {
+            Some(due_ms) => Appended { base_offset: None, append_time_ms: due_ms },
+            None => Appended { base_offset: Some(base_offset), append_time_ms },
+        }),
         other => Err(unexpected("Produce", &other)),
     }
 }

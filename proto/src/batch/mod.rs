@@ -292,6 +292,19 @@ pub fn patch_base(batch: &mut [u8], base: Offset, leader_epoch: u32) {
     batch[12..16].copy_from_slice(&leader_epoch.to_be_bytes());
 }
 
+/// The same batch without the stamp of its producer, which other rules than those of its session have taken it in by.
+///
+/// # Errors
+/// [`BatchError`], if it is none.
+pub fn without_producer(batch: &[u8]) -> Result<Vec<u8>, BatchError> {
+    let header = BatchHeader::parse_stored(batch)?;
+    let mut bytes = batch.to_vec();
+    if header.producer.is_some() {
+        BatchHeader { producer: None, ..header }.write(&mut bytes);
+    }
+    Ok(bytes)
+}
+
 /// The bytes from `at` on; the callers' positions are constants within the header.
 fn array<const N: usize>(bytes: &[u8; BATCH_HEADER_BYTES], at: usize) -> [u8; N] {
     *bytes[at..].first_chunk().expect("fields lie within the header")

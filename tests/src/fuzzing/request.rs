@@ -7,7 +7,9 @@
 
 use bytes::Bytes;
 use dure_broker::fuzzing;
-use dure_engine::{ConnectionId, Input as ShardInput, Produce, Request, SeekTo, SimDisk, SubscriptionId};
+use dure_engine::{
+    ConnectionId, Due, Input as ShardInput, Produce, Request, SeekTo, SimDisk, SubscriptionId,
+};
 use dure_proto::wire::envelope::Body;
 use dure_proto::wire::{self, seek_group};
 use dure_proto::{BatchHeader, BatchLimits, Offset, PartitionId, TopicId, TopicPartition};
@@ -94,9 +96,18 @@ fn request_of(body: Body, attachment: Bytes) -> Option<Request> {
                 topic: TopicId(produce.topic_id),
                 partition: PartitionId(produce.partition),
             };
-            let wire::Produce { keyed, all_keyed, record_bytes_max, expiring, .. } = produce;
+            let wire::Produce { keyed, all_keyed, record_bytes_max, expiring, due, .. } = produce;
             let batch = attachment;
-            Request::Produce(Produce { partition, batch, keyed, all_keyed, record_bytes_max, expiring })
+            let produce = Produce { partition, batch, keyed, all_keyed, record_bytes_max, expiring };
+            match due {
+                None => Request::Produce(produce),
+                Some(wire::produce::Due::DelayMs(ms)) => {
+                    Request::ProduceLater { produce, due: Due::After(ms) }
+                }
+                Some(wire::produce::Due::DeliverAtMs(ms)) => {
+                    Request::ProduceLater { produce, due: Due::At(ms) }
+                }
+            }
         }
         Body::CreateGroup(m) => Request::CreateGroup(m),
         Body::ListGroups(_) => Request::ListGroups,

@@ -7,6 +7,13 @@ use super::model::{Account, Dead, Fate, GroupShape, TopicShape, read_log, read_v
 use super::world::World;
 use super::{Checked, Violation, ensure};
 
+/// Whether these are a batch's bytes, perhaps without the stamp of its session.
+pub(super) fn is_it(bytes: &[u8], sent: &[u8], delayed: bool) -> bool {
+    let unstamped = dure_proto::without_producer(sent).ok().filter(|_| delayed);
+    let same = |sent: &[u8]| bytes.get(16..) == sent.get(16..);
+    same(sent) || unstamped.is_some_and(|unstamped| same(&unstamped))
+}
+
 /// Rounds in which every queue has to be worked off; of one key each round gives out one message.
 const DRAIN_ROUNDS_MAX: u32 = 600;
 
@@ -36,6 +43,7 @@ impl World {
     }
 
     fn check_topics(&mut self) -> Checked {
+        let waited = self.waiting_at_most();
         let described = match self.ask(Request::DescribeTopics(wire::DescribeTopics::default()))? {
             Response::Topics(topics) => topics,
             other => return Err(Violation(format!("{other:?}"))),
@@ -72,6 +80,7 @@ impl World {
                 );
             }
         }
+        self.check_scheduled(&described, &waited)?;
         self.forget_deleted_topics();
         Ok(())
     }
@@ -85,14 +94,19 @@ impl World {
             found.push((header, batch));
             Ok(())
         })?;
+        if let Some(end) = end {
+            self.model.logs.entry(partition).or_default().was_read(from, end);
+        }
+        let waits_for = self.delays_of.get(&partition.topic).copied();
         let compacted = self.is_compacted(partition);
         if compacted {
             self.check_compacted(view, from, &found, end.is_some())?;
         }
         for (header, batch) in found.into_iter().filter(|_| !compacted) {
-            match source {
-                Some(source) => self.check_letter(partition, source, &header, &batch)?,
-                None => self.check_batch(partition, &header, &batch)?,
+            match (source, waits_for) {
+                (Some(source), _) => self.check_letter(partition, source, &header, &batch)?,
+                (_, Some(topic)) => self.check_waiting(partition, topic, &header, &batch)?,
+                _ => self.check_batch(partition, &header, &batch)?,
             }
         }
         *self.totals.checks.entry("logs read").or_default() += 1;
@@ -120,7 +134,7 @@ impl World {
         };
         ensure!(batch.partition == partition, "batch {id} of {} is in {partition}", batch.partition);
         // Base offset and epoch are the broker's.
-        let same = bytes.len() == batch.bytes.len() && bytes[16..] == batch.bytes[16..];
+        let same = is_it(bytes, &batch.bytes, batch.delay.is_some());
         ensure!(same, "batch {id} at {base} of {partition} is not what was produced");
         ensure!(batch.fate != Fate::Refused, "batch {id} was refused, and is at {base} of {partition}");
         if let Fate::Acked(acked) = batch.fate {
@@ -128,10 +142,16 @@ impl World {
         }
         let parsed_base = Offset(u64::from_be_bytes(bytes[..8].try_into().expect("eight bytes")));
         ensure!(parsed_base == base, "batch {id} at {base} of {partition} says that it is at {parsed_base}");
-        let place = batch.place.expect("it was sent");
+        let (place, delay) = (batch.place.expect("it was sent"), batch.delay);
+        let early_ms = delay.map_or(0, |delay| delay.due_ms.saturating_sub(header.append_time_ms));
+        ensure!(early_ms == 0, "batch {id} entered {partition} at {base}, {early_ms} ms before it was due");
+        if delay.is_some() && self.damaged {
+            // Of one that entered by a commit that is lost nothing tells, and it enters again.
+            return Ok(());
+        }
         let log = self.model.logs.entry(partition).or_default();
         log.place(base, id, header.record_count, header.append_time_ms)?;
-        log.place_in_order(base, place)
+        if delay.is_none() { log.place_in_order(base, place) } else { Ok(()) }
     }
 
     /// A dead letter is a message of its source, byte for byte.
@@ -279,9 +299,8 @@ impl World {
             return Err(Violation(format!("{} of `{group}` is not shown", letter.kept_in)));
         };
         let found = read_value(view, letter.letter)?;
-        let wanted = self.model.value_at(source, offset);
         ensure!(
-            found.is_none_or(|found| found.is_none() || found.as_ref() == wanted),
+            found.is_none_or(|found| found.is_none() || self.model.fits(source, offset, found.as_ref())),
             "{source}: the dead letter of message {offset} holds other bytes"
         );
         Ok(())
@@ -292,7 +311,7 @@ impl World {
         let partition = view.partition;
         let Some(log) = self.model.logs.get(&partition) else { return Ok(()) };
         let Some(info) = self.topics.by_id(partition.topic) else { return Ok(()) };
-        if view.log_start <= log.start || info.dead_letters_of.is_some() {
+        if view.log_start <= log.start || info.is_hidden() {
             return Ok(());
         }
         let Some(topic) = self.model.topics.get(&info.name) else { return Ok(()) };

@@ -111,6 +111,8 @@ impl World {
                         let (header, batch) = entry.map_err(|error| Violation(error.to_string()))?;
                         if self.is_compacted(partition) {
                             self.check_compacted_entry(view, &header, &batch)?;
+                        } else if let Some(topic) = self.delays_of.get(&partition.topic).copied() {
+                            self.check_waiting(partition, topic, &header, &batch)?;
                         } else if !self.letters_of.contains_key(&partition.topic) {
                             self.check_batch(partition, &header, &batch)?;
                             let log = self.model.logs.get(&partition);

@@ -26,6 +26,8 @@ pub(crate) struct Knobs {
     /// Weights of what clients do, in the order of `workload::Kind`.
     pub(crate) weights: [u32; crate::sim::workload::KINDS],
     pub(crate) value_bytes_max: usize,
+    /// Of 100 batches: those that are to wait.
+    pub(crate) delay_percent: u32,
     /// How long the disk takes.
     pub(crate) latency: Latency,
     /// The story ends with a write that goes to the wrong place.
@@ -79,6 +81,7 @@ impl Knobs {
                 checkpoint_bytes: [24 << 10, 64 << 10, 160 << 10, 1 << 20][rng.usize(0..4)],
                 flights_max: if rng.u8(0..4) == 0 { 1 } else { 2 },
                 reserve_bytes: [0, 128 << 10][rng.usize(0..2)],
+                scheduled_max: [6, 1 << 20][(seed / 3) as usize % 2],
                 housekeeping_ms: 200,
                 backup_ms_max: ShardConfig::default().backup_ms_max,
                 compaction_bytes_per_s: 1 << 20,
@@ -100,6 +103,7 @@ impl Knobs {
             value_bytes_max: [40, 400, 3000][rng.usize(0..3)],
             latency: LATENCIES[[0, 0, 1, 2][rng.usize(0..4)]],
             goes_astray: rng.u8(0..8) == 0,
+            delay_percent: [0, 10, 50][rng.usize(0..3)],
         }
     }
 

@@ -11,6 +11,7 @@ mod backup;
 mod check;
 mod compacted;
 mod damage;
+mod delayed;
 mod exhaustive;
 mod history;
 mod knobs;

@@ -200,6 +200,7 @@ impl World {
             self.crash_and_recover()?;
         }
         self.settle_down()?;
+        self.drain_delays()?;
         self.drain_queues()?;
         self.settle_down()?;
         self.shut_down()
@@ -261,6 +262,11 @@ impl World {
             let settled = settled.map_err(|error| Violation(format!("{path}: {error}")))?;
             // The same set may be stored in several ways.
             queue.settled = settled.iter().flat_map(u64::to_le_bytes).collect();
+        }
+        for delay in state.logs.iter_mut().filter_map(|log| log.delay.as_mut()) {
+            let settled = RoaringTreemap::deserialize_from(&*delay.settled);
+            let settled = settled.map_err(|error| Violation(format!("{path}: {error}")))?;
+            delay.settled = settled.iter().flat_map(u64::to_le_bytes).collect();
         }
         Ok(state)
     }

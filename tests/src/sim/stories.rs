@@ -1,6 +1,6 @@
 //! The small stories that are cut off at every boundary.
 
-use dure_engine::{Request, SettleAction, default_queue_settings, default_topic_config};
+use dure_engine::{Due, Request, SettleAction, default_queue_settings, default_topic_config};
 use dure_proto::{PartitionId, TopicPartition, wire};
 
 use super::Checked;
@@ -14,10 +14,11 @@ pub(crate) struct Story {
     pub(crate) tell: fn(&mut World) -> Checked,
 }
 
-pub(crate) const STORIES: [Story; 3] = [
+pub(crate) const STORIES: [Story; 4] = [
     Story { name: "produce, roll, checkpoint", tell: World::tell_of_producing },
     Story { name: "lease, ack, dead letter, redrive", tell: World::tell_of_a_queue },
     Story { name: "create, delete, retention, purge", tell: World::tell_of_topics },
+    Story { name: "delay, enter, roll", tell: World::tell_of_delays },
 ];
 
 const TOPIC: &str = "crops";
@@ -84,6 +85,22 @@ impl World {
         self.tell_idle(IDLE_MS)
     }
 
+    /// Messages wait and enter, one by one and together, while segments and pieces roll.
+    fn tell_of_delays(&mut self) -> Checked {
+        self.tell_create(TOPIC, topic_config())?;
+        for (delay_ms, bytes) in
+            [(20, LARGE_BYTES), (10, SMALL_BYTES), (20, LARGE_BYTES), (90_000, SMALL_BYTES)]
+        {
+            self.tell_produce_later(TOPIC, bytes, delay_ms)?;
+        }
+        self.tell_produce(TOPIC, LARGE_BYTES)?;
+        self.tell_idle(10)?;
+        self.tell_idle(IDLE_MS)?;
+        self.tell_produce(TOPIC, LARGE_BYTES)?;
+        self.tell_idle(90_000)?;
+        self.tell_idle(IDLE_MS)
+    }
+
     fn tell_create(&mut self, name: &str, config: wire::TopicConfig) -> Checked {
         if self.disk.is_off() {
             return Ok(());
@@ -105,11 +122,20 @@ impl World {
     }
 
     fn tell_produce(&mut self, name: &str, value_bytes_max: usize) -> Checked {
+        self.tell_produce_with(name, value_bytes_max, None)
+    }
+
+    fn tell_produce_later(&mut self, name: &str, value_bytes_max: usize, delay_ms: u64) -> Checked {
+        self.tell_produce_with(name, value_bytes_max, Some(Due::After(delay_ms)))
+    }
+
+    fn tell_produce_with(&mut self, name: &str, value_bytes_max: usize, due: Option<Due>) -> Checked {
         if let Some(topic) = self.topics.by_name(name).map(|topic| topic.id)
             && !self.disk.is_off()
         {
             let partition = TopicPartition { topic, partition: PartitionId(0) };
             let batch = self.model.new_batch(&mut self.rng, partition, value_bytes_max, None, 2, false);
+            due.into_iter().for_each(|due| self.delay(batch, due));
             self.send_batch(batch);
             self.settle_down()?;
         }

@@ -72,6 +72,8 @@ pub(crate) struct World {
     pub(crate) topics: Arc<TopicTable>,
     /// Dead-letter logs, with the topics that they are of.
     pub(crate) letters_of: BTreeMap<TopicId, TopicId>,
+    /// Delay logs, likewise.
+    pub(crate) delays_of: BTreeMap<TopicId, TopicId>,
     /// Requests that were not answered yet.
     pub(crate) asked: BTreeMap<ReplyTo, Op>,
     pub(crate) subscriptions: BTreeMap<SubscriptionKey, (String, String)>,
@@ -132,6 +134,7 @@ impl World {
             views: BTreeMap::new(),
             topics: Arc::default(),
             letters_of: BTreeMap::new(),
+            delays_of: BTreeMap::new(),
             asked: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
             held: Vec::new(),
@@ -262,6 +265,7 @@ impl World {
                 self.views.remove(&partition);
             }
             Effect::TopicsChanged(table) => {
+                self.delays_of.extend(table.iter().filter_map(|t| Some((t.id, t.delayed_of?.0))));
                 self.letters_of.extend(table.iter().filter_map(|t| Some((t.id, t.dead_letters_of?.1))));
                 self.topics = table;
             }
@@ -273,7 +277,7 @@ impl World {
                 for finding in &scrubbed.findings {
                     self.note(format_args!("scrubbed: {finding}"));
                     ensure!(
-                        self.fault_armed || self.disk.is_off(),
+                        self.fault_armed || self.damaged || self.disk.is_off(),
                         "the scrubber found damage, and nothing was wrong with the disk: {finding}"
                     );
                 }
@@ -312,6 +316,7 @@ impl World {
         if !self.damaged {
             self.check_log_start(&view)?;
             self.model.logs.entry(partition).or_default().see(&view)?;
+            self.see_what_entered(&view)?;
         }
         self.views.insert(partition, view);
         Ok(())
@@ -395,10 +400,9 @@ impl World {
             return Err(Violation(format!("{partition} is leased from, and readers do not see it")));
         };
         let Some(found) = read_value(view, offset)? else { return Ok(()) };
-        let wanted = self.model.value_at(lease.partition, lease.offset);
         ensure!(
-            found.as_ref() == wanted,
-            "message {} of {} is not what was produced: {found:?} instead of {wanted:?}",
+            self.model.fits(lease.partition, lease.offset, found.as_ref()),
+            "message {} of {} is not what was produced: {found:?}",
             lease.offset,
             lease.partition
         );
@@ -499,6 +503,7 @@ impl World {
         self.tables.clear();
         self.views.clear();
         self.letters_of.clear();
+        self.delays_of.clear();
         self.asked.clear();
         self.subscriptions.clear();
         self.grants_open.clear();

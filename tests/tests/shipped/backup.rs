@@ -40,7 +40,10 @@ async fn produce(client: Client, history: Arc<History>, who: usize) {
         let asked = Instant::now();
         let ack = producer.send(Message::new(value.clone())).await.unwrap();
         history.slowest_ms.fetch_max(asked.elapsed().as_millis() as u64, Ordering::Relaxed);
-        assert_eq!(history.produced.lock().unwrap().insert((ack.partition, ack.offset), value), None);
+        assert_eq!(
+            history.produced.lock().unwrap().insert((ack.partition, ack.offset.unwrap()), value),
+            None
+        );
         n += 1;
     }
 }

@@ -4,6 +4,7 @@
 mod backup;
 mod compaction;
 mod crash;
+mod delay;
 mod expiry;
 mod faults;
 mod fsync;

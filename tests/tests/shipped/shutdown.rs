@@ -39,7 +39,7 @@ async fn under_load_every_request_is_acknowledged_and_kept_or_fails_as_retriable
             for number in 0.. {
                 let value = format!("{task}-{number} {}", "x".repeat(2_000));
                 match producer.send(Message::new(value.clone())).await {
-                    Ok(ack) => acked.push(((ack.partition, ack.offset), value)),
+                    Ok(ack) => acked.push(((ack.partition, ack.offset.unwrap()), value)),
                     Err(error) => {
                         assert!(error.is_retriable(), "{error:?}");
                         break;

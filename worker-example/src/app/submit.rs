@@ -40,7 +40,7 @@ pub(crate) async fn send(
                 .push_back((job, sent.map_err(Failure::during(format!("cannot submit {}", job.input)))?));
         } else if let Some((job, delivery)) = in_flight.pop_front() {
             let ack = delivery.await.map_err(Failure::during(format!("cannot submit {}", job.input)))?;
-            positions.insert((ack.partition, ack.offset), job.id());
+            positions.extend(ack.offset.map(|offset| ((ack.partition, offset), job.id())));
             acked(job, &ack)?;
         } else {
             return Ok(positions);

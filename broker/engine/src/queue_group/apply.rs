@@ -7,10 +7,10 @@ use super::expiry::{EXPIRED_REASON, Expiries};
 use super::message::{DeadLetter, Phase};
 use super::settings::{RELEASE_DELAY_MS_MAX, TABLE_MESSAGES_MAX};
 use super::settle::clip;
-use super::settled_set::SettledSet;
 use super::table::LeaseTable;
 use crate::Now;
 use crate::mutant::{self, Mutant};
+use crate::settled_set::SettledSet;
 
 /// An event that does not fit the state, because something before it is lost. Nothing was changed; at worst
 /// the message is delivered again.

@@ -21,7 +21,6 @@ mod rates;
 mod record_table;
 mod settings;
 mod settle;
-mod settled_set;
 mod snapshot;
 mod table;
 #[cfg(test)]

@@ -8,10 +8,10 @@ use super::apply::waiting_until;
 use super::message::{DeadLetter, Message, Phase};
 use super::settings::LeaseSettings;
 use super::settle::clip;
-use super::settled_set::SettledSet;
 use super::table::LeaseTable;
 use crate::Now;
 use crate::mutant::{self, Mutant};
+use crate::settled_set::SettledSet;
 
 /// A snapshot that says what cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

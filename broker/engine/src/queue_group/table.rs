@@ -9,9 +9,9 @@ use super::held::Held;
 use super::message::{DeadLetter, Doom, Message, MessageState, Phase, Place};
 use super::rates::Rates;
 use super::settings::LeaseSettings;
-use super::settled_set::SettledSet;
 use super::window::Window;
 use crate::Now;
+use crate::settled_set::SettledSet;
 
 /// The messages of one partition as one queue group sees them.
 ///

@@ -16,6 +16,8 @@ use crate::journal::{CommitBuilder, CommitStamp, Pieces, piece_path};
 use crate::log::{Placement, SegmentMeta};
 use crate::mutant::{self, Mutant};
 
+/// Full commits that wait for a flight, from which on nothing comes by itself any more.
+const CROWD: usize = 2;
 /// Buffers of past commits kept because their memory is warm.
 const BUFFERS_KEPT: usize = 4;
 
@@ -139,11 +141,18 @@ impl CommitPath {
         self.builder.is_full(self.config.commit_bytes_soft) || !self.waiting.is_empty()
     }
 
+    /// Even what cannot wait for [`CommitPath::is_full`] to change should wait: producers fill commits as fast as they
+    /// are written, but the disk does not keep up with both.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.waiting.len() >= CROWD
+    }
+
     /// What comes next belongs together and gets a commit with room in it. Whatever cannot wait for
     /// [`CommitPath::is_full`] to change calls this before each thing that must not be torn apart.
     pub(crate) fn make_room(&mut self) {
         let full = self.builder.is_full(self.config.commit_bytes_soft);
-        if full || mutant::is(Mutant::DeadLetterInTwoCommits) && !self.builder.is_empty() {
+        let split = mutant::is(Mutant::DeadLetterInTwoCommits) || mutant::is(Mutant::EntersInTwoCommits);
+        if full || split && !self.builder.is_empty() {
             let builder = std::mem::replace(&mut self.builder, CommitBuilder::reuse(Vec::new()));
             self.waiting.push_back((builder, std::mem::take(&mut self.steps)));
         }

@@ -48,6 +48,9 @@ impl Shard {
             let needed = first_letter.filter(|_| !mutant::is(Mutant::LetterTrimmed));
             return layout.settled_upto(needed.unwrap_or(layout.log_end()));
         }
+        if let Some(settled) = &log.delay_settled {
+            return layout.settled_upto(settled.floor());
+        }
         if topic.config.cleanup() == wire::Cleanup::Compact {
             return None;
         }

@@ -7,6 +7,8 @@
 mod backup;
 mod commit_path;
 mod compaction;
+mod delay_reader;
+mod delays;
 mod durable;
 mod groups;
 mod housekeeping;
@@ -46,6 +48,8 @@ use crate::scrub::Scrubber;
 use crate::time::Now;
 use commit_path::{CommitPath, Step};
 use compaction::Compaction;
+pub(crate) use delay_reader::{DelayRead, DelayScan};
+use delays::Delays;
 pub(crate) use open::shard_dir;
 pub use open::{JOURNAL_PIECE_BYTES_MIN, OpenError, RecoveryReport};
 use queues::QueueSide;
@@ -74,6 +78,8 @@ pub struct ShardConfig {
     /// Bytes of the file system that are kept free: producing stops before they are touched. Four journal pieces are
     /// what acking and deleting go on with.
     pub reserve_bytes: u64,
+    /// Most messages that wait for their time; at it, one more is refused. Each batch of them takes 16 bytes of memory.
+    pub scheduled_max: u64,
     /// How often retention and free space are looked at, in milliseconds.
     pub housekeeping_ms: u64,
     /// How long a backup may keep segments from being removed, in milliseconds.
@@ -105,6 +111,7 @@ impl Default for ShardConfig {
             checkpoint_bytes: 64 << 20,
             flights_max: 2,
             reserve_bytes: 256 << 20,
+            scheduled_max: 1 << 24,
             housekeeping_ms: 1_000,
             backup_ms_max: 6 * 3_600_000,
             compaction_bytes_per_s: 64 << 20,
@@ -128,6 +135,7 @@ pub struct Shard {
     writers: BTreeMap<TopicPartition, LogWriter>,
     commit_path: CommitPath,
     queues: QueueSide,
+    delays: Delays,
     tokens: TokenSource,
     random: fastrand::Rng,
     producer_next: u64,
@@ -229,6 +237,7 @@ impl Shard {
                 break;
             }
         }
+        self.serve_delays(now);
         self.effects.extend(self.commit_path.wanted_piece().map(Effect::Job));
         self.scrub(now);
         self.tend_space();
@@ -256,6 +265,7 @@ impl Shard {
             self.checkpoint.topics_at_ms,
             (!self.tails.is_empty()).then_some(0),
             self.queues.poll_timeout(),
+            self.delays.poll_timeout(),
             self.stream_timeout(),
             self.compaction.poll_timeout(),
             self.scrubber.poll_timeout(),
@@ -309,6 +319,7 @@ impl Shard {
     fn handle_request(&mut self, now: Now, reply_to: ReplyTo, request: Request) {
         let result = match request {
             Request::Produce(produce) => self.produce(now, reply_to, &produce),
+            Request::ProduceLater { produce, due } => self.produce_later(now, reply_to, &produce, due),
             Request::InitProducer => self.init_producer(reply_to),
             Request::CreateTopic(create) => self.create_topic(now, reply_to, &create),
             Request::AlterTopic(alter) => self.alter_topic(now, reply_to, &alter),
@@ -375,6 +386,8 @@ impl Shard {
             Done::NoRoom { job, error } => self.handle_no_room(job, &error),
             Done::Compacted { pass, result } => self.handle_compacted(now, pass, result),
             Done::Scrubbed(read) => self.handle_scrubbed(now, read),
+            Done::DelayedRead(read) => self.enter_due(now, read),
+            Done::DelayedFound(scan) => self.note_found(now, scan),
         }
     }
 

@@ -9,6 +9,7 @@ use dure_proto::{CommitSeq, Epoch, ShardId, TopicPartition};
 
 use super::commit_path::{CommitPath, CommitPathConfig};
 use super::compaction::Compaction;
+use super::delays::Delays;
 use super::queues::QueueSide;
 use super::replay::Replay;
 use super::space::Space;
@@ -206,6 +207,7 @@ impl Shard {
             writers,
             commit_path,
             queues: QueueSide::default(),
+            delays: Delays::default(),
             producer_next: 0,
             requests: Default::default(),
             effects: Vec::new(),
@@ -265,6 +267,7 @@ impl Shard {
             }
         }
         self.settle_lost_ranges(now);
+        self.begin_delays(now);
         self.decide(now);
     }
 

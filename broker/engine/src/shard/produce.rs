@@ -1,7 +1,7 @@
 //! Producing: a batch gets its offsets and goes into the open commit.
 
 use dure_proto::journal::{TopicExpiring, TopicKeyed, event};
-use dure_proto::{BatchHeader, ENTRY_HEADER_BYTES, EntryHeader, ProducerId, TopicPartition, wire};
+use dure_proto::{BatchHeader, ENTRY_HEADER_BYTES, EntryHeader, Offset, ProducerId, TopicPartition, wire};
 
 use super::{Shard, Step};
 use crate::effect::Effect;
@@ -24,34 +24,46 @@ impl Shard {
     ) -> Result<(), RequestError> {
         let partition = produce.partition;
         self.check_produce(produce)?;
-        let batch =
-            BatchHeader::parse(&produce.batch).map_err(|error| RequestError::Invalid(error.to_string()))?;
+        let batch = parse(produce)?;
         let append_time_ms = self.retention.append_ms(now);
-        let log = &self.state.logs[&partition];
-        if let Some(stamp) = &batch.producer
-            && let Admission::Duplicate(base_offset) =
-                log.producers.admit(partition, stamp, batch.record_count)?
-        {
-            // The first one may still be on its way to the disk.
-            self.reply_durably(reply_to, Response::Produced { base_offset, append_time_ms });
+        if let Some(known) = self.admit(partition, &batch)? {
+            let known = known.map(|base_offset| Response::Produced { base_offset, append_time_ms });
+            self.reply_durably(reply_to, known.unwrap_or(Response::Scheduled { due_ms: now.wall_ms }));
             return Ok(());
         }
         // Not before: a batch that is in the log must not be called refused.
         self.check_room(produce.batch.len())?;
         self.check_writable(partition)?;
-        if produce.keyed
-            && self.state.catalogue.table().by_id(partition.topic).is_some_and(|topic| !topic.keyed)
-        {
-            self.commit_event(now, event::Event::TopicKeyed(TopicKeyed { topic: partition.topic.0 }));
-        }
-        if produce.expiring
-            && self.state.catalogue.table().by_id(partition.topic).is_some_and(|topic| !topic.expiring)
-        {
-            self.commit_event(now, event::Event::TopicExpiring(TopicExpiring { topic: partition.topic.0 }));
-        }
+        self.note_content(now, produce);
         let base_offset = self.append(now, partition, &batch, &produce.batch);
         self.reply_durably(reply_to, Response::Produced { base_offset, append_time_ms });
         Ok(())
+    }
+
+    /// What is known of a batch that its session has sent before, and that may still be on its way to the disk: its
+    /// offset, unless it was to wait for its time.
+    pub(super) fn admit(
+        &self,
+        partition: TopicPartition,
+        batch: &BatchHeader,
+    ) -> Result<Option<Option<Offset>>, RequestError> {
+        let Some(stamp) = &batch.producer else { return Ok(None) };
+        match self.state.logs[&partition].producers.admit(partition, stamp, batch.record_count)? {
+            Admission::New => Ok(None),
+            Admission::Duplicate(offset) => Ok(Some(offset)),
+        }
+    }
+
+    /// What a topic has to know of the messages that are in it, or will be.
+    pub(super) fn note_content(&mut self, now: Now, produce: &Produce) {
+        let topic = produce.partition.topic;
+        if produce.keyed && self.state.catalogue.table().by_id(topic).is_some_and(|topic| !topic.keyed) {
+            self.commit_event(now, event::Event::TopicKeyed(TopicKeyed { topic: topic.0 }));
+        }
+        if produce.expiring && self.state.catalogue.table().by_id(topic).is_some_and(|topic| !topic.expiring)
+        {
+            self.commit_event(now, event::Event::TopicExpiring(TopicExpiring { topic: topic.0 }));
+        }
     }
 
     /// Puts a batch at the end of a log, in the open commit.
@@ -61,9 +73,19 @@ impl Shard {
         partition: TopicPartition,
         batch: &BatchHeader,
         bytes: &[u8],
-    ) -> dure_proto::Offset {
+    ) -> Offset {
+        self.append_at(partition, batch, bytes, self.retention.append_ms(now))
+    }
+
+    /// The same under a given time, which in a delay log is the due time.
+    pub(super) fn append_at(
+        &mut self,
+        partition: TopicPartition,
+        batch: &BatchHeader,
+        bytes: &[u8],
+        append_time_ms: u64,
+    ) -> Offset {
         let base_offset = self.state.logs[&partition].layout.log_end();
-        let append_time_ms = self.retention.append_ms(now);
         let header = EntryHeader::for_batch(batch, base_offset, append_time_ms, self.commit_path.epoch_low());
         let placement = self.state.apply_batch(partition, &header, batch.producer.as_ref());
         let placement = placement.expect("the log's end is free");
@@ -72,10 +94,10 @@ impl Shard {
         base_offset
     }
 
-    fn check_produce(&self, produce: &Produce) -> Result<(), RequestError> {
+    pub(super) fn check_produce(&self, produce: &Produce) -> Result<(), RequestError> {
         let topic = produce.partition.topic;
         let info = self.state.catalogue.table().by_id(topic).ok_or(RequestError::UnknownTopicId(topic))?;
-        if info.dead_letters_of.is_some() {
+        if info.is_hidden() {
             return Err(RequestError::UnknownTopic(info.name.clone()));
         }
         info.partition(produce.partition.partition)?;
@@ -109,4 +131,9 @@ impl Shard {
         }));
         Ok(())
     }
+}
+
+/// Its bytes were checked by whoever received it.
+pub(super) fn parse(produce: &Produce) -> Result<BatchHeader, RequestError> {
+    BatchHeader::parse(&produce.batch).map_err(|error| RequestError::Invalid(error.to_string()))
 }

@@ -47,7 +47,6 @@ impl Shard {
 
     pub(super) fn handle_scrubbed(&mut self, now: Now, read: ScrubRead) {
         let ScrubRead { partition, segment_end, from, mut cursor, bytes, outcome } = read;
-        let mut scrubbed = Scrubbed { bytes, ..Scrubbed::default() };
         let damage = match outcome {
             Ok(ReadOutcome::Lost(lost)) => Some((lost, None)),
             Ok(_) => None,
@@ -58,6 +57,16 @@ impl Shard {
             }
         };
         self.scrubber.handle_read(now.mono_ms, partition, cursor, bytes);
+        self.report_damage(partition, damage, Scrubbed { bytes, ..Scrubbed::default() });
+    }
+
+    /// Tells of these offsets, and why they cannot be read where the disk said so, unless it was told before.
+    pub(super) fn report_damage(
+        &mut self,
+        partition: TopicPartition,
+        damage: Option<(Range<Offset>, Option<String>)>,
+        mut scrubbed: Scrubbed,
+    ) {
         if let Some((lost, why)) = damage
             && self.is_news(partition, &lost)
             && self.scrubber.handle_damage(partition, lost.clone())

@@ -4,19 +4,24 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use dure_proto::journal::{
-    Checkpoint, CompactionSnapshot, Event, GroupCreated, GroupSnapshot, GroupTopicAdded, QueueEvents,
-    TopicAltered, TopicCreated, event,
+    Checkpoint, CompactionSnapshot, DelaySettled, DelaySnapshot, Event, GroupCreated, GroupSnapshot,
+    GroupTopicAdded, ProducedBatch, QueueEvents, TopicAltered, TopicCreated, event,
 };
-use dure_proto::{EntryHeader, GroupId, Offset, PartitionId, ProducerStamp, TopicId, TopicPartition, wire};
+use dure_proto::{
+    EntryHeader, GroupId, Offset, PartitionId, ProducerId, ProducerStamp, Sequence, TopicId, TopicPartition,
+    wire,
+};
+use roaring::RoaringTreemap;
 
 use super::commit_path::Step;
-use crate::catalogue::{Catalogue, check_event};
+use crate::catalogue::{Catalogue, check_created, check_event};
 use crate::compaction::Progress;
 use crate::log::{Judge, LogLayout, Placement, SegmentMeta};
 use crate::mutant::{self, Mutant};
 use crate::producers::Producers;
 use crate::queue_group::{Dispatcher, LeaseSettings, LeaseTable};
 use crate::retention::SeenAhead;
+use crate::settled_set::SettledSet;
 use crate::stream_group::StreamGroup;
 use crate::time::Now;
 
@@ -32,6 +37,8 @@ pub(crate) struct LogState {
     pub(crate) seen_ahead: SeenAhead,
     /// Of a topic that is compacted.
     pub(crate) compaction: Progress,
+    /// Of a delay log: what is done with, since it has entered the log that it was sent to.
+    pub(crate) delay_settled: Option<SettledSet>,
 }
 
 impl LogState {
@@ -43,7 +50,14 @@ impl LogState {
             time_marks,
             seen_ahead: SeenAhead::default(),
             compaction: Progress::default(),
+            delay_settled: None,
         }
+    }
+
+    /// Messages that wait in a delay log.
+    fn waiting(&self) -> u64 {
+        let settled = self.delay_settled.as_ref();
+        settled.map_or(0, |settled| self.layout.log_end().since(settled.floor()) - settled.above_count())
     }
 
     fn mark(&mut self, offset: Offset, append_time_ms: u64) {
@@ -126,6 +140,11 @@ impl State {
                 TopicPartition { topic: TopicId(log.topic), partition: PartitionId(log.partition) };
             let mut restored = LogState::new(LogLayout::restore(log)?, Producers::restore(&log.producers));
             restored.compaction = log.compaction.as_ref().map(Progress::restore).unwrap_or_default();
+            if state.catalogue.delayed_of(partition.topic).is_some() {
+                let settled =
+                    log.delay.as_ref().map(|delay| restore_delay(delay, log.log_end)).transpose()?;
+                restored.delay_settled = Some(settled.unwrap_or_else(|| SettledSet::new(Offset::ZERO)));
+            }
             state.logs.insert(partition, restored);
         }
         for group in &checkpoint.groups {
@@ -176,6 +195,7 @@ impl State {
             }
             let compaction = log.compaction.snapshot();
             snapshot.compaction = (compaction != CompactionSnapshot::default()).then_some(compaction);
+            snapshot.delay = log.delay_settled.as_ref().map(delay_snapshot);
             snapshot
         });
         Checkpoint {
@@ -262,13 +282,21 @@ impl State {
     ) -> Option<Placement> {
         let config = self.catalogue.table().by_id(partition.topic)?.config;
         let log = self.logs.get_mut(&partition)?;
+        // A session is known to the log that its batches are sent to, see `ProducerSeen`.
+        let producer = producer.filter(|_| log.delay_settled.is_none());
         if header.base_offset < log.layout.log_end() {
             return None;
         }
         let placement = log.layout.append(header, &config);
         log.mark(header.base_offset, header.append_time_ms);
         if let Some(stamp) = producer {
-            log.producers.apply(stamp, header.record_count, header.base_offset, header.append_time_ms);
+            let batch = ProducedBatch {
+                sequence: stamp.sequence.0,
+                records: header.record_count,
+                offset: header.base_offset.0,
+                delayed: false,
+            };
+            log.producers.apply(stamp, batch, header.append_time_ms);
         }
         Some(placement)
     }
@@ -280,7 +308,7 @@ impl State {
         match event {
             event::Event::EpochOpened(_) => Ok(Vec::new()),
             event::Event::TopicCreated(created) => {
-                check_event(created.topic, created.partitions)?;
+                check_created(created)?;
                 Ok(self.apply_topic_created(created))
             }
             event::Event::TopicAltered(altered) => self.apply_topic_altered(altered),
@@ -317,6 +345,18 @@ impl State {
                 self.log_mut(compacted.topic, compacted.partition)?.1.compaction = Progress::restore(state);
                 Ok(Vec::new())
             }
+            event::Event::DelaySettled(settled) => self.apply_delay_settled(settled),
+            event::Event::ProducerSeen(seen) => {
+                let batch = seen.batch.ok_or("a producer's batch without a description")?;
+                let stamp = ProducerStamp {
+                    producer: ProducerId(seen.producer),
+                    epoch: u16::try_from(seen.epoch).map_err(|_| "a producer's epoch is beyond 16 bits")?,
+                    sequence: Sequence(batch.sequence),
+                };
+                let (_, log) = self.log_mut(seen.topic, seen.partition)?;
+                log.producers.apply(&stamp, batch, seen.wall_ms);
+                Ok(Vec::new())
+            }
             event::Event::GroupCreated(created) => {
                 self.apply_group_created(created)?;
                 Ok(Vec::new())
@@ -348,11 +388,14 @@ impl State {
     }
 
     fn open_logs(&mut self, topic: TopicId, from: u32, to: u32) -> Vec<Step> {
+        let delays = self.catalogue.delayed_of(topic).is_some();
         let partitions =
             (from..to).map(|partition| TopicPartition { topic, partition: PartitionId(partition) });
         partitions
             .map(|partition| {
-                self.logs.insert(partition, LogState::new(LogLayout::new(), Producers::default()));
+                let mut log = LogState::new(LogLayout::new(), Producers::default());
+                log.delay_settled = delays.then(|| SettledSet::new(Offset::ZERO));
+                self.logs.insert(partition, log);
                 Step::OpenLog(partition)
             })
             .collect()
@@ -420,12 +463,53 @@ impl State {
         let log = self.logs.get_mut(&partition).ok_or(format!("log {partition} is unknown"))?;
         check_offset(offset)?;
         let dropped = log.layout.move_start(offset);
+        if let Some(settled) = &mut log.delay_settled {
+            settled.insert_range(Offset::ZERO, offset);
+        }
         for group in self.queue_groups_of(partition.topic) {
             if let Some(table) = self.table(group, partition) {
                 table.handle_log_start(offset);
             }
         }
         Ok(vec![Step::MoveStart { partition, log_start: offset, dropped }])
+    }
+
+    fn apply_delay_settled(&mut self, settled: &DelaySettled) -> Result<Vec<Step>, String> {
+        let from = Offset(settled.offset);
+        let to = Offset(settled.offset.saturating_add(settled.count));
+        let (partition, log) = self.log_mut(settled.topic, settled.partition)?;
+        if to > log.layout.log_end() {
+            return Err(format!("offsets {from} to {to} of {partition} are settled and were never there"));
+        }
+        let known = log.delay_settled.as_mut().ok_or(format!("{partition} is no delay log"))?;
+        known.insert_range(from, to);
+        Ok(Vec::new())
+    }
+
+    /// Whether this batch of a delay log has not entered the log that it was sent to.
+    pub(crate) fn is_waiting(&self, partition: TopicPartition, offset: Offset) -> bool {
+        let settled = self.logs.get(&partition).and_then(|log| log.delay_settled.as_ref());
+        settled.is_some_and(|settled| !settled.contains(offset))
+    }
+
+    /// The first offset from `offset` on that has not entered the log that it was sent to.
+    pub(crate) fn next_waiting(&self, partition: TopicPartition, offset: Offset) -> Option<Offset> {
+        let log = self.logs.get(&partition)?;
+        let next = log.delay_settled.as_ref()?.next_unsettled(offset);
+        (next < log.layout.log_end()).then_some(next)
+    }
+
+    /// How many messages of a topic wait for their time.
+    pub(crate) fn scheduled(&self, topic: TopicId) -> u64 {
+        let logs = self.catalogue.delay_logs(topic);
+        let logs = logs.filter_map(|log| self.catalogue.table().by_id(log));
+        let partitions = logs.flat_map(|log| log.all_partitions());
+        partitions.filter_map(|partition| self.logs.get(&partition)).map(LogState::waiting).sum()
+    }
+
+    /// And how many of all topics.
+    pub(crate) fn scheduled_total(&self) -> u64 {
+        self.logs.values().map(LogState::waiting).sum()
     }
 
     fn apply_group_created(&mut self, created: &GroupCreated) -> Result<(), String> {
@@ -489,6 +573,25 @@ impl State {
 /// However an offset came into the journal, what is beyond the largest would run over.
 fn check_offset(offset: Offset) -> Result<(), String> {
     if offset > Offset::MAX { Err(format!("offset {offset} is beyond the largest")) } else { Ok(()) }
+}
+
+fn delay_snapshot(settled: &SettledSet) -> DelaySnapshot {
+    let none = RoaringTreemap::new();
+    let above = if mutant::is(Mutant::EnteredNotKept) { &none } else { settled.above() };
+    let mut bytes = Vec::with_capacity(above.serialized_size());
+    above.serialize_into(&mut bytes).expect("a Vec takes everything");
+    DelaySnapshot { floor: settled.floor().0, settled: bytes }
+}
+
+fn restore_delay(snapshot: &DelaySnapshot, log_end: u64) -> Result<SettledSet, String> {
+    let above = RoaringTreemap::deserialize_from(&*snapshot.settled)
+        .map_err(|error| format!("what is settled of a delay log does not decode: {error}"))?;
+    let floor = Offset(snapshot.floor);
+    if above.max().map_or(floor.0, |max| max.saturating_add(1)).max(floor.0) > log_end {
+        return Err(format!("a delay log that ends at {log_end} is settled beyond it"));
+    }
+    SettledSet::from_parts(floor, above)
+        .ok_or(format!("an offset at or below the floor {floor} of a delay log is listed as settled"))
 }
 
 impl QueueTopic {

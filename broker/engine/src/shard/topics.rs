@@ -39,7 +39,7 @@ impl Shard {
         Ok(())
     }
 
-    /// The dead letters of the topic go with it: they could not be redriven any more.
+    /// The dead letters of the topic go with it, which could not be redriven any more, and what waits for its time.
     pub(super) fn delete_topic(
         &mut self,
         now: Now,
@@ -48,18 +48,19 @@ impl Shard {
     ) -> Result<(), RequestError> {
         let topic = self.state.catalogue.find(&delete.name)?.id;
         let table = self.state.catalogue.table().clone();
-        let letters =
-            table.iter().filter(|info| info.dead_letters_of.is_some_and(|(_, source)| source == topic));
+        let hidden = table.iter().filter(|info| info.source() == Some(topic));
+        self.delays.forget_topic(topic);
         self.end_takers_of_topic(topic, &RequestError::UnknownTopic(delete.name.clone()));
-        for gone in letters.map(|info| info.id).chain([topic]) {
+        for gone in hidden.map(|info| info.id).chain([topic]) {
             self.commit_event(now, event::Event::TopicDeleted(TopicDeleted { topic: gone.0 }));
         }
+        self.count_delayed();
         self.stream_topic_changed(now, topic);
         self.reply_durably(reply_to, Response::Done);
         Ok(())
     }
 
-    /// Removes every message; offsets go on where they were.
+    /// Removes every message, those too that wait for their time; offsets go on where they were.
     pub(super) fn purge_topic(
         &mut self,
         now: Now,
@@ -68,9 +69,16 @@ impl Shard {
     ) -> Result<(), RequestError> {
         let topic = self.state.catalogue.find(&purge.name)?.clone();
         for partition in topic.all_partitions() {
-            let log_end = self.state.logs[&partition].layout.log_end();
-            self.move_log_start(now, partition, log_end);
+            let waiting = self.state.catalogue.delay_logs(topic.id);
+            let waiting: Vec<_> = waiting.map(|topic| TopicPartition { topic, ..partition }).collect();
+            for log in waiting.into_iter().chain([partition]) {
+                if let Some(log_end) = self.state.logs.get(&log).map(|log| log.layout.log_end()) {
+                    self.move_log_start(now, log, log_end);
+                }
+            }
+            self.delays.forget(partition);
         }
+        self.count_delayed();
         self.reply_durably(reply_to, Response::Done);
         Ok(())
     }
@@ -89,9 +97,7 @@ impl Shard {
         describe: &wire::DescribeTopics,
     ) -> Result<(), RequestError> {
         let topics: Vec<_> = match describe.names.is_empty() {
-            true => {
-                self.state.catalogue.table().iter().filter(|t| t.dead_letters_of.is_none()).cloned().collect()
-            }
+            true => self.state.catalogue.table().iter().filter(|t| !t.is_hidden()).cloned().collect(),
             false => {
                 // Each once, however often it is named: an answer is bounded by the topics that there are.
                 let names: BTreeSet<&String> = describe.names.iter().collect();
@@ -139,7 +145,7 @@ impl Shard {
             id: topic.id.0,
             config: Some(topic.config),
             partitions: partitions.collect(),
-            scheduled: 0,
+            scheduled: self.state.scheduled(topic.id),
         }
     }
 }

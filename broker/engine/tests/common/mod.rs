@@ -152,6 +152,32 @@ impl Driver {
         }
     }
 
+    pub fn produce_later(
+        &mut self,
+        partition: TopicPartition,
+        batch: Bytes,
+        due: Due,
+    ) -> Result<Response, RequestError> {
+        let produce = Produce {
+            partition,
+            batch,
+            keyed: false,
+            all_keyed: false,
+            record_bytes_max: 10,
+            expiring: false,
+        };
+        self.ask(Request::ProduceLater { produce, due })
+    }
+
+    /// Messages of a topic that wait for their time.
+    pub fn scheduled(&mut self, topic: &str) -> u64 {
+        let describe = dure_proto::wire::DescribeTopics { names: vec![topic.into()] };
+        match self.ask(Request::DescribeTopics(describe)).expect("described") {
+            Response::Topics(topics) => topics[0].scheduled,
+            other => panic!("{other:?}"),
+        }
+    }
+
     pub fn read_batch(&self, partition: TopicPartition, offset: Offset) -> Option<(Offset, Records)> {
         self.read_entry(partition, offset).map(|(header, records)| (header.base_offset, records))
     }

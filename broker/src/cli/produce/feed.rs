@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use dure_client::{Delivery, Message, Producer};
@@ -35,6 +35,8 @@ pub(super) struct Feed {
     pub(super) partition: Option<u32>,
     pub(super) empty_as_null: bool,
     pub(super) ttl: Option<Duration>,
+    pub(super) delay: Option<Duration>,
+    pub(super) at: Option<SystemTime>,
 }
 
 /// Nobody waits for acknowledgements any more.
@@ -118,6 +120,12 @@ impl Feed {
         }
         if let Some(ttl) = self.ttl {
             message = message.ttl(ttl);
+        }
+        if let Some(delay) = self.delay {
+            message = message.delay(delay);
+        }
+        if let Some(at) = self.at {
+            message = message.deliver_at(at);
         }
         match self.partition {
             Some(partition) => message.partition(partition),

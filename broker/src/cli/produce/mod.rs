@@ -10,7 +10,7 @@ mod input;
 use std::collections::VecDeque;
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use dure_client::{Compression, Delivery, Error};
@@ -31,14 +31,17 @@ const PIECES_MAX: usize = 1024;
 ///
 /// Lines are sent as they come; exit code 0 says that all of them are acknowledged, which by default means on disk.
 /// With -o json each message is printed when it is acknowledged, in the order sent; at the first failure nothing later
-/// is printed.
+/// is printed. A message that waits (--delay, --at) is acknowledged as durably as any other; it is printed with the offset
+/// null, since it gets one when it is due.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     echo hello | dure produce greetings\n  \
     printf 'user-7:login\\nuser-8:logout\\n' | dure produce events --key-separator : -o json\n  \
     printf 'user-7:\\n' | dure produce profiles --key-separator : -Z     # deletes the key of a compacted topic\n  \
     echo offer | dure produce offers --ttl 15m\n  \
-    dure produce photos --file cat.jpg --file dog.jpg --header type=image/jpeg")]
+    dure produce photos --file cat.jpg --file dog.jpg --header type=image/jpeg\n  \
+    echo 'has it arrived?' | dure produce reminders --delay 3d\n  \
+    echo 'happy new year' | dure produce greetings --at 2027-01-01T00:00:00Z")]
 pub(super) struct ProduceArgs {
     /// The topic; producing never creates one.
     topic: String,
@@ -64,6 +67,12 @@ pub(super) struct ProduceArgs {
     /// Send this whole file as one message instead of reading stdin; may be repeated.
     #[arg(long, value_name = "FILE")]
     file: Vec<PathBuf>,
+    /// Messages enter the topic so long after they are sent, such as 30s or 7d; 366 days at most.
+    #[arg(long, value_name = "DURATION", value_parser = args::duration, conflicts_with = "at")]
+    delay: Option<Duration>,
+    /// Messages enter the topic at this time, by the broker's clock; a time that is past means now.
+    #[arg(long, value_name = "RFC3339", value_parser = args::time)]
+    at: Option<SystemTime>,
     /// How batches are compressed.
     #[arg(long, value_name = "none|lz4|zstd", default_value = "none")]
     compression: Compression,
@@ -87,6 +96,8 @@ pub(super) async fn run(args: ProduceArgs) -> Outcome {
         partition: args.partition,
         empty_as_null: args.empty_as_null,
         ttl: args.ttl,
+        delay: args.delay,
+        at: args.at,
     };
     if args.file.is_empty() {
         tokio::spawn(feed.lines(input::read_stdin()));
@@ -164,9 +175,12 @@ impl Printer<'_> {
             })?;
             self.acknowledged += 1;
             if let Some(start) = &self.line_start {
-                let (partition, offset) = (ack.partition, ack.offset);
-                let buffer = self.out.buffer();
-                writeln!(buffer, "{start}{partition},\"offset\":{offset}}}").expect("memory takes it");
+                let (partition, buffer) = (ack.partition, self.out.buffer());
+                let written = match ack.offset {
+                    Some(offset) => writeln!(buffer, "{start}{partition},\"offset\":{offset}}}"),
+                    None => writeln!(buffer, "{start}{partition},\"offset\":null}}"),
+                };
+                written.expect("memory takes it");
                 if self.out.is_full() {
                     self.flush()?;
                 }

@@ -64,7 +64,7 @@ impl Session<'_> {
             }
         }
         for (open, id, delivery) in under_way {
-            let answer = delivery.await.map(|ack| (ack.partition, ack.offset));
+            let answer = delivery.await.map(|ack| (ack.partition, ack.offset.expect("nothing waits")));
             all_ok &= answer.is_ok();
             if let Err(error) = answer.as_ref()
                 && !error.is_retriable()

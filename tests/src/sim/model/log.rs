@@ -26,6 +26,9 @@ pub(crate) struct LogModel {
     pub(crate) purged_upto: Offset,
     /// A purge may have removed this.
     pub(crate) purge_bound: Offset,
+    /// All that was below was read, or was removed unread below `unread_upto`.
+    pub(crate) read_upto: Offset,
+    pub(crate) unread_upto: Offset,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +72,17 @@ impl LogModel {
         Ok(())
     }
 
+    pub(crate) fn holds(&self, batch: u64) -> bool {
+        self.bases.contains_key(&batch)
+    }
+
+    /// Everything from `from` on to `end` was read.
+    pub(crate) fn was_read(&mut self, from: Offset, end: Offset) {
+        if from <= self.read_upto {
+            self.read_upto = self.read_upto.max(end);
+        }
+    }
+
     /// Where each batch is that was ever seen.
     pub(crate) fn placed(&self) -> impl Iterator<Item = (Offset, Placed)> {
         self.placed.iter().map(|(base, placed)| (Offset(*base), *placed))
@@ -106,6 +120,9 @@ impl LogModel {
             view.high_watermark
         );
         (self.start, self.end) = (view.log_start, view.high_watermark);
+        if view.log_start > self.read_upto {
+            (self.read_upto, self.unread_upto) = (view.log_start, view.log_start);
+        }
         Ok(())
     }
 

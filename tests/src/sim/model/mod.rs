@@ -7,7 +7,7 @@ mod stream;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use dure_engine::{ConnectionId, SubscriptionId};
+use dure_engine::{ConnectionId, Due, SubscriptionId};
 use dure_proto::wire::{QueueSettings, TopicConfig};
 use dure_proto::{
     BatchBuilder, Compression, LeaseToken, Offset, ProducerId, ProducerStamp, TopicId, TopicPartition,
@@ -105,6 +105,8 @@ pub(crate) enum Fate {
     /// Under way, or its answer was lost.
     Unknown,
     Acked(Offset),
+    /// It is durable, and waits until it is due, or has waited.
+    Scheduled,
     Refused,
 }
 
@@ -122,6 +124,19 @@ pub(crate) struct Batch {
     pub(crate) fate: Fate,
     /// Once it is acknowledged: the last commit that was durable then.
     pub(crate) acked_with: Option<u64>,
+    pub(crate) delay: Option<Delay>,
+}
+
+/// A batch that is to wait.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Delay {
+    pub(crate) due: Due,
+    /// It is due then, or later if it was sent more than once.
+    pub(crate) due_ms: u64,
+    /// Where its log ended when it was sent.
+    pub(crate) log_end: Offset,
+    /// A purge may have taken it.
+    pub(crate) purged: bool,
 }
 
 /// Who sends a batch: a session, or a connection without one.
@@ -216,15 +231,38 @@ impl Model {
             place,
             fate,
             acked_with: None,
+            delay: None,
         };
         self.batches.insert(id, batch);
         id
     }
 
-    /// The value of a record that is known to be at this place.
-    pub(crate) fn value_at(&self, partition: TopicPartition, offset: Offset) -> Option<&Bytes> {
-        let (base, batch) = self.logs.get(&partition)?.batch_at(offset)?;
-        self.batches.get(&batch)?.values.get(offset.since(base) as usize)
+    /// Batches of one partition that are to wait, are not known to be in their log, and may be.
+    pub(crate) fn waiting(&self, partition: TopicPartition) -> impl Iterator<Item = (&Batch, Delay)> {
+        let log = self.logs.get(&partition);
+        let of_it = self.batches.iter().filter(move |(_, batch)| batch.partition == partition);
+        of_it.filter_map(move |(id, batch)| {
+            let delay = batch.delay.filter(|_| matches!(batch.fate, Fate::Scheduled | Fate::Unknown))?;
+            (!log.is_some_and(|log| log.holds(*id))).then_some((batch, delay))
+        })
+    }
+
+    /// A purge takes what waits for these partitions, or may.
+    pub(crate) fn purge(&mut self, topic: TopicId) {
+        let of_it = self.batches.values_mut().filter(|batch| batch.partition.topic == topic);
+        of_it.filter_map(|batch| batch.delay.as_mut()).for_each(|delay| delay.purged = true);
+    }
+
+    /// Whether a record at this place may have this value. One that waited may be there without anybody having read it yet.
+    pub(crate) fn fits(&self, partition: TopicPartition, offset: Offset, found: Option<&Bytes>) -> bool {
+        match self.logs.get(&partition).and_then(|log| log.batch_at(offset)) {
+            Some((base, batch)) => {
+                let batch = self.batches.get(&batch);
+                found == batch.and_then(|batch| batch.values.get(offset.since(base) as usize))
+            }
+            None => found
+                .is_some_and(|found| self.waiting(partition).any(|(batch, _)| batch.values.contains(found))),
+        }
     }
 
     /// The key of a record that is known to be at this place, if it has one.

@@ -147,7 +147,27 @@ impl World {
         let batch = self.model.batches.get_mut(&id).expect("it was sent");
         let (partition, stamped) = (batch.partition, batch.stamped);
         match answer {
+            Ok(Response::Scheduled { due_ms }) => {
+                let earliest_ms = batch.delay.map(|delay| delay.due_ms);
+                ensure!(
+                    earliest_ms.is_some_and(|earliest_ms| earliest_ms <= *due_ms)
+                        || batch.fate == Fate::Scheduled,
+                    "batch {id} is said to be due at {due_ms}, and should be at {earliest_ms:?}"
+                );
+                ensure!(
+                    !matches!(batch.fate, Fate::Acked(_)),
+                    "batch {id} was acknowledged as {:?} and, sent again, waits",
+                    batch.fate
+                );
+                batch.fate = Fate::Scheduled;
+                self.session_acked(partition, id);
+                self.count("batches that wait");
+            }
             Ok(Response::Produced { base_offset, append_time_ms }) => {
+                ensure!(
+                    batch.fate != Fate::Scheduled,
+                    "batch {id} waited and, sent again, is at {base_offset} of {partition}"
+                );
                 if let Fate::Acked(before) = batch.fate {
                     ensure!(
                         before == *base_offset,
@@ -157,10 +177,13 @@ impl World {
                 batch.fate = Fate::Acked(*base_offset);
                 batch.acked_with.get_or_insert(self.told_commit);
                 let place = batch.place.expect("it was sent");
+                let delayed = batch.delay.is_some();
                 let (records, append_ms) = (batch.values.len() as u32, (*append_time_ms).min(now));
                 let log = self.model.logs.entry(partition).or_default();
                 log.place(*base_offset, id, records, append_ms)?;
-                log.place_in_order(*base_offset, place)?;
+                if !delayed {
+                    log.place_in_order(*base_offset, place)?;
+                }
                 self.session_acked(partition, id);
                 self.count(if stamped { "batches produced in sessions" } else { "batches produced" });
             }

@@ -132,6 +132,10 @@ impl World {
                 let text = format!("{} {} bytes", produce.partition, produce.batch.len());
                 self.note(format_args!("ask {} {op:?} {text}", reply_to.correlation));
             }
+            Request::ProduceLater { produce, due } => {
+                let text = format!("{} {} bytes, due {due:?}", produce.partition, produce.batch.len());
+                self.note(format_args!("ask {} {op:?} {text}", reply_to.correlation));
+            }
             other => {
                 let text = format!("{other:?}");
                 self.note(format_args!("ask {} {text}", reply_to.correlation));

@@ -4,7 +4,7 @@ use dure_engine::{Produce, Request};
 use dure_proto::{ProducerStamp, Sequence, TopicPartition, wire};
 
 use super::{Op, TOPICS, topic_config};
-use crate::sim::model::{Place, Sender, Session, TopicShape};
+use crate::sim::model::{Delay, Place, Sender, Session, TopicShape};
 use crate::sim::world::World;
 
 /// Batches that a producer session has in flight to one partition at most.
@@ -63,6 +63,7 @@ impl World {
         }
         if purge {
             topic.purging = true;
+            topic.id.into_iter().for_each(|id| self.model.purge(id));
             self.send(Request::PurgeTopic(wire::PurgeTopic { name: name.clone() }), Op::PurgeTopic { name });
         } else {
             topic.shape.pending = Some(None);
@@ -79,6 +80,7 @@ impl World {
         let bytes_max = self.knobs.value_bytes_max;
         let keyed = self.is_compacted(partition);
         let batch = self.model.new_batch(&mut self.rng, partition, bytes_max, None, records, keyed);
+        self.choose_delay(batch);
         self.send_batch(batch);
     }
 
@@ -122,6 +124,7 @@ impl World {
         let bytes_max = self.knobs.value_bytes_max;
         let keyed = self.is_compacted(partition);
         let batch = self.model.new_batch(&mut self.rng, partition, bytes_max, Some(stamp), records, keyed);
+        self.choose_delay(batch);
         let stream = self.model.sessions[at].streams.get_mut(&partition).expect("just made");
         stream.next_sequence += records;
         stream.unacked.push_back(batch);
@@ -147,7 +150,11 @@ impl World {
             record_bytes_max: batch.record_bytes_max,
             expiring: false,
         };
-        self.send_from(reply_to, Request::Produce(produce), Op::Produce { batch: id });
+        let request = match batch.delay {
+            Some(Delay { due, .. }) => Request::ProduceLater { produce, due },
+            None => Request::Produce(produce),
+        };
+        self.send_from(reply_to, request, Op::Produce { batch: id });
     }
 
     /// Whatever the session sent from this batch on is sent again. Returns whether that was to be expected: one before

@@ -1,4 +1,4 @@
-//! Which messages of a partition are settled: a floor, and a compressed set above it.
+//! Which offsets of a log are settled: a floor, and a compressed set above it.
 
 use dure_proto::Offset;
 use roaring::RoaringTreemap;
