@@ -125,6 +125,7 @@ impl World {
             );
             let known = self.model.logs.contains_key(&view.partition)
                 && !self.letters_of.contains_key(&view.partition.topic)
+                && !self.delays_of.contains_key(&view.partition.topic)
                 && !self.is_compacted(view.partition);
             if known {
                 let mut found = Vec::new();
