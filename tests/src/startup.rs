@@ -31,6 +31,8 @@ pub struct Startup {
     pub messages: u64,
     /// How often it is killed and started.
     pub rounds: usize,
+    /// How long it runs before the load of a round: a checkpoint may come, or none if this is short.
+    pub pause: Duration,
 }
 
 /// How long it took, from the start of the process to its line that says so.
@@ -54,11 +56,11 @@ impl Figures {
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Startup { sealed_bytes, partitions, messages, rounds } = self.startup;
+        let Startup { sealed_bytes, partitions, messages, rounds, pause } = self.startup;
         writeln!(
             f,
-            "{:.1} GiB in {} sealed segments of {partitions} partitions; before each of {rounds} kills {messages} \
-             messages of {VALUE_BYTES} bytes",
+            "{:.1} GiB in {} sealed segments of {partitions} partitions; before each of {rounds} kills {pause:?} of \
+             rest and {messages} messages of {VALUE_BYTES} bytes",
             sealed_bytes as f64 / f64::from(1 << 30),
             self.sealed_segments
         )?;
@@ -86,6 +88,7 @@ pub async fn run(startup: &Startup) -> Figures {
     let mut expected = messages(&broker).await;
     let mut ready = Vec::new();
     for _ in 0..startup.rounds {
+        tokio::time::sleep(startup.pause).await;
         produce(&broker.client().await, startup.partitions, startup.messages).await;
         expected += startup.messages;
         broker.kill();

@@ -25,6 +25,10 @@ struct Options {
     /// How often it is killed.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// How long it runs before the load of a round. With 0 no checkpoint comes between two kills, and a start replays what
+    /// all rounds left.
+    #[arg(long, default_value_t = 3_000)]
+    pause_ms: u64,
     /// What the median may be.
     #[arg(long, default_value_t = 1_000)]
     limit_ms: u64,
@@ -32,8 +36,15 @@ struct Options {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Options { gib, partitions, messages, rounds, limit_ms } = Options::parse();
-    let figures = run(&Startup { sealed_bytes: gib << 30, partitions, messages, rounds }).await;
+    let Options { gib, partitions, messages, rounds, pause_ms, limit_ms } = Options::parse();
+    let figures = run(&Startup {
+        sealed_bytes: gib << 30,
+        partitions,
+        messages,
+        rounds,
+        pause: Duration::from_millis(pause_ms),
+    })
+    .await;
     println!("{figures}");
     if figures.median() > Duration::from_millis(limit_ms) {
         println!("FAILED: the limit is {limit_ms} ms");
