@@ -136,7 +136,14 @@ fn plan(disk: &SimDisk) -> BackupPlan {
         let mut batch = BatchBuilder::new(Compression::None);
         batch.push(None, Some(&[partition.0 as u8; 3_000]), &[], 0).unwrap();
         let (batch, partition) = (batch.build(None), TopicPartition { topic: TopicId(1), partition });
-        let produce = Produce { partition, batch, keyed: false, all_keyed: false, record_bytes_max: 3_000 };
+        let produce = Produce {
+            partition,
+            batch,
+            keyed: false,
+            all_keyed: false,
+            expiring: false,
+            record_bytes_max: 3_000,
+        };
         ask(Request::Produce(produce));
     }
     match ask(Request::BeginBackup) {
