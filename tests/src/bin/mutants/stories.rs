@@ -18,12 +18,11 @@ use dure_proto::{
 mod common;
 use common::Driver;
 
-pub(crate) const STORIES: [(&str, fn()); 10] = [
+pub(crate) const STORIES: [(&str, fn()); 9] = [
     ("a flipped bit in a segment", a_flipped_bit_in_a_segment_is_named_and_hides_nothing),
     ("a flipped bit in the journal", a_flipped_bit_in_the_journal_is_named_and_hides_nothing),
     ("a foreign index", a_foreign_index_is_invisible),
     ("short reads", short_reads_are_invisible),
-    ("a commit that was half written", a_commit_that_the_disk_wrote_half_is_answered_to_nobody),
     ("a gap in a producer's sequence", a_gap_in_a_sequence_is_refused),
     ("five batches sent again", five_batches_sent_again_keep_their_offsets),
     ("a deleted topic's number", a_deleted_topics_number_is_never_used_again),
@@ -153,27 +152,6 @@ fn short_reads_are_invisible() {
     for _ in 0..20 {
         let (values, lost) = read(&driver, photos, Offset(0));
         assert_eq!((values.join(" "), lost), ("first second third".into(), Vec::new()));
-    }
-}
-
-fn a_commit_that_the_disk_wrote_half_is_answered_to_nobody() {
-    for seed in 0..8 {
-        let disk = SimDisk::new(seed);
-        let mut driver = open(&disk);
-        driver.may_stop = true;
-        let photos = driver.topic(TOPIC, 1);
-        let journal = "shard-0000/journal".to_owned();
-        disk.set_faults(SimFaults {
-            fail_write: FaultRule::Nth(1),
-            only_under: journal,
-            ..Default::default()
-        });
-        let is_answered = driver.produce(photos, &["a"]).is_ok();
-        drop(driver);
-        disk.set_faults(SimFaults::default());
-        disk.crash_with(|_| Survival::Lost);
-        let (values, _) = read(&open(&disk), photos, Offset(0));
-        assert!(!is_answered || values == ["a"], "it was answered, and the log holds {values:?}");
     }
 }
 
