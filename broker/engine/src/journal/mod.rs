@@ -9,4 +9,4 @@ mod walk;
 pub(crate) use commit::*;
 pub(crate) use pieces::*;
 pub(crate) use scan::*;
-pub(crate) use walk::Journal;
+pub(crate) use walk::{Journal, LiveCommit};

@@ -6,13 +6,12 @@
 //! the journal. A gap at or below the highest surviving `durable_upto` was acknowledged and is lost: corruption,
 //! reported, and the journal goes on behind it. A gap above it was never acknowledged: a torn write, the end.
 
-use bytes::Bytes;
 use dure_proto::journal::Checkpoint;
 use dure_proto::{CommitSeq, Epoch};
 
 use super::commit::{COMMIT_ALIGN, CommitHeader};
 use super::pieces::{piece_number, piece_path};
-use super::walk::{Journal, walk};
+use super::walk::{Journal, LiveCommit, walk};
 use crate::disk::{Disk, DiskResult, OpenMode};
 use crate::finding::Finding;
 use crate::mutant::{self, Mutant};
@@ -43,14 +42,6 @@ impl ScanFrom {
             position: checkpoint.position.filter(|at| at.is_multiple_of(COMMIT_ALIGN as u64)).unwrap_or(0),
         }
     }
-}
-
-/// A commit that is alive.
-#[derive(Clone, Debug)]
-pub(crate) struct LiveCommit {
-    pub(crate) header: CommitHeader,
-    pub(crate) checksum: u32,
-    pub(crate) body: Bytes,
 }
 
 /// The journal behind a checkpoint.
@@ -155,6 +146,8 @@ fn opened_upto(openings: &[(Epoch, CommitSeq)]) -> CommitSeq {
 #[cfg(test)]
 mod tests {
     use dure_proto::ShardId;
+
+    use bytes::Bytes;
 
     use super::*;
 

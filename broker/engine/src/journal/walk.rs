@@ -12,7 +12,6 @@ use bytes::Bytes;
 use dure_proto::ShardId;
 
 use super::commit::{COMMIT_ALIGN, COMMIT_HEADER_BYTES, CommitHeader};
-use super::scan::LiveCommit;
 use crate::disk::{Disk, DiskResult};
 use crate::mutant::{self, Mutant, read_cached_at};
 
@@ -27,6 +26,14 @@ pub(crate) struct Journal<'a> {
     pub(crate) salt: u64,
     /// No commit is longer.
     pub(crate) commit_bytes_max: usize,
+}
+
+/// A commit that is alive.
+#[derive(Clone, Debug)]
+pub(crate) struct LiveCommit {
+    pub(crate) header: CommitHeader,
+    pub(crate) checksum: u32,
+    pub(crate) body: Bytes,
 }
 
 /// Collects the valid commits of one piece from a position on, which lies at a commit's start.

@@ -335,6 +335,9 @@ impl Window {
             assert!(key.is_some() || self.turns.contains_key(offset) == ready, "{offset} has no turn");
         }
         assert_eq!(untouched_found as u64, untouched_count, "a message is skipped for ever");
-        assert_eq!(self.runs_bytes, self.lines.values().map(|line| line.untouched.heap_bytes()).sum());
+        assert_eq!(
+            self.runs_bytes,
+            self.lines.values().map(|line| line.untouched.heap_bytes()).sum::<usize>()
+        );
     }
 }

@@ -137,16 +137,7 @@ impl Driver {
     }
 
     pub fn produce(&mut self, partition: TopicPartition, values: &[&str]) -> Result<Offset, RequestError> {
-        let batch = batch(values);
-        let produce = Produce {
-            partition,
-            batch,
-            keyed: false,
-            all_keyed: false,
-            record_bytes_max: 10,
-            expiring: false,
-        };
-        match self.ask(Request::Produce(produce))? {
+        match self.ask(Request::Produce(produce(partition, batch(values))))? {
             Response::Produced { base_offset, .. } => Ok(base_offset),
             other => panic!("{other:?}"),
         }
@@ -158,15 +149,7 @@ impl Driver {
         batch: Bytes,
         due: Due,
     ) -> Result<Response, RequestError> {
-        let produce = Produce {
-            partition,
-            batch,
-            keyed: false,
-            all_keyed: false,
-            record_bytes_max: 10,
-            expiring: false,
-        };
-        self.ask(Request::ProduceLater { produce, due })
+        self.ask(Request::ProduceLater { produce: produce(partition, batch), due })
     }
 
     /// Messages of a topic that wait for their time.
@@ -275,6 +258,11 @@ impl Driver {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// A batch without keys and times to live, whose records are small.
+pub fn produce(partition: TopicPartition, batch: Bytes) -> Produce {
+    Produce { partition, batch, keyed: false, all_keyed: false, record_bytes_max: 10, expiring: false }
 }
 
 pub fn batch(values: &[&str]) -> Bytes {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dure_engine::{
     ConnectionId, Cursor, DiskRef, Effect, FaultRule, Finding, Input, LeaseGrant, Letter, Now, OpenMode,
-    Produce, ReadOutcome, ReplyTo, Request, RequestError, Response, Settle, SettleAction, SettleItem, Shard,
+    ReadOutcome, ReplyTo, Request, RequestError, Response, Settle, SettleAction, SettleItem, Shard,
     ShardConfig, SimDisk, SimFaults, Survival, Wait,
 };
 use dure_proto::{
@@ -164,14 +164,7 @@ fn produce_in_session(
     let mut builder = BatchBuilder::new(Compression::None);
     builder.push(None, Some(b"a"), &[], 0).expect("fits");
     let batch = builder.build(Some(ProducerStamp { producer, epoch: 0, sequence: Sequence(sequence) }));
-    driver.ask(Request::Produce(Produce {
-        partition,
-        batch,
-        keyed: false,
-        all_keyed: false,
-        record_bytes_max: 10,
-        expiring: false,
-    }))
+    driver.ask(Request::Produce(common::produce(partition, batch)))
 }
 
 fn a_gap_in_a_sequence_is_refused() {
