@@ -2,6 +2,7 @@
 //! input is hostile, on raw sockets.
 
 mod backup;
+mod bench;
 mod compaction;
 mod crash;
 mod delay;

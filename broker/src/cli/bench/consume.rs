@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::super::args::{self, From, OutputArgs, ServerArgs};
 use super::super::failure::{Failure, Outcome};
-use super::report::{Plan, Progress, Report, beside};
+use super::report::{Length, Progress, Report, beside};
 
 /// Messages between two looks at the clock.
 const LOOK_EVERY: u64 = 1024;
@@ -47,14 +47,14 @@ pub(super) async fn run(args: ConsumeArgs) -> Outcome {
     let stream = stream.subscribe().await.map_err(failed)?;
     let time = args.seconds.map(Duration::from_secs);
     let progress = Progress::default();
-    let plan = match (args.messages, time) {
-        (Some(messages), _) => Plan::Messages(messages),
-        (None, Some(time)) => Plan::Time(time),
-        (None, None) => Plan::Unknown,
+    let length = match (args.messages, time) {
+        (Some(messages), _) => Length::Messages(messages),
+        (None, Some(time)) => Length::Time(time),
+        (None, None) => Length::Unknown,
     };
     let until = time.map(|time| started + time);
     let reading = read(stream, args.messages.unwrap_or(u64::MAX), until, &progress);
-    let (messages, bytes) = beside(&progress, plan, reading).await.map_err(failed)?;
+    let (messages, bytes) = beside(&progress, length, reading).await.map_err(failed)?;
     Report::new(messages, bytes, started.elapsed()).print(args.output.format)
 }
 
