@@ -142,6 +142,17 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Checkpoint, String> {
     Ok(checkpoint)
 }
 
+/// As [`decode`], for a file whose name says `seq`. One under another's name would stand before those that are newer.
+fn decode_named(seq: u64, bytes: &[u8]) -> Result<Checkpoint, String> {
+    let checkpoint = decode(bytes)?;
+    match checkpoint.seq == seq {
+        true => Ok(checkpoint),
+        false => {
+            Err(format!("it is the checkpoint of commit {}, not of the one in its name", checkpoint.seq))
+        }
+    }
+}
+
 fn list(disk: &dyn Disk, dir: &str) -> DiskResult<Vec<u64>> {
     Ok(disk.list(dir)?.iter().filter_map(|entry| checkpoint_seq(&entry.name)).collect())
 }
@@ -172,7 +183,7 @@ pub(crate) fn load(disk: &dyn Disk, dir: &str) -> DiskResult<Loaded> {
     for seq in list(disk, dir)?.into_iter().rev() {
         let path = checkpoint_path(dir, seq);
         let read = disk.read_past_cache(&path).map_err(|error| error.to_string());
-        match read.and_then(|bytes| decode(&bytes)) {
+        match read.and_then(|bytes| decode_named(seq, &bytes)) {
             Ok(checkpoint) if loaded.newest.is_none() => loaded.newest = Some(checkpoint),
             Ok(before) => {
                 loaded.before = Some(Before { seq: CommitSeq(before.seq), piece: before.piece });
@@ -201,5 +212,14 @@ mod tests {
             assert!(decode(&bytes[..length]).is_err());
         }
         assert!(decode(&[0; 4096]).is_err());
+    }
+
+    /// Found by fuzzing: it stood before every later one, and the journal behind those was gone.
+    #[test]
+    fn a_checkpoint_under_anothers_name_is_not_taken() {
+        let bytes = encode(&Checkpoint { seq: 5, epoch: 2, ..Checkpoint::default() });
+        assert!(decode_named(5, &bytes).is_ok());
+        let refused = decode_named(9, &bytes).expect_err("its name says 9");
+        assert!(refused.contains("commit 5"), "{refused}");
     }
 }

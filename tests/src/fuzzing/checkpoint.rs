@@ -3,7 +3,7 @@
 //! ```text
 //! u8 control | field: the body of the checkpoint | then a journal as in `journal`
 //! ```
-//! Bit 0 of the control leaves the file as it is, bit 1 puts a sound older one beside it.
+//! Bit 0 of the control leaves the file as it is, bit 1 puts a sound older one beside it, bit 2 gives it another's name.
 
 use dure_engine::dump;
 use dure_proto::journal::Checkpoint;
@@ -20,7 +20,8 @@ pub(super) fn target(data: &[u8]) {
     let body = input.field();
     let seq = Checkpoint::decode(body).map_or(1, |decoded| decoded.seq);
     let bytes = if control & 1 == 0 { checkpoint(seq, body) } else { body.to_vec() };
-    let path = format!("{SHARD_DIR}/checkpoint/{:020}.checkpoint", 9);
+    let named = if control & 4 == 0 { seq } else { 9 };
+    let path = format!("{SHARD_DIR}/checkpoint/{named:020}.checkpoint");
     let mut files = vec![(path.clone(), bytes)];
     if control & 2 != 0 {
         let older = Checkpoint { seq: 1, epoch: 1, piece: 1, topic_next: 2, ..Checkpoint::default() };

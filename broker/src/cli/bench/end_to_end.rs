@@ -82,6 +82,8 @@ pub(super) struct Taken {
     pub(super) arrived: Histogram<u64>,
     /// Microseconds that acknowledging a message took.
     pub(super) acks: Histogram<u64>,
+    /// Of the payloads.
+    pub(super) bytes: u64,
     /// When the last one was through.
     pub(super) last: Instant,
 }
@@ -109,7 +111,7 @@ impl Taking {
                 progress: taking.taken.clone(),
                 count: taking.count.clone(),
                 stop: taking.stop.clone(),
-                taken: Taken { arrived: histogram(), acks: histogram(), last: Instant::now() },
+                taken: Taken { arrived: histogram(), acks: histogram(), bytes: 0, last: Instant::now() },
             };
             match takers {
                 Takers::Members(_) => {
@@ -149,13 +151,14 @@ impl Taking {
 
     pub(super) async fn finish(mut self) -> Outcome<Taken> {
         self.stop.cancel();
-        let mut all = Taken { arrived: histogram(), acks: histogram(), last: Instant::now() };
+        let mut all = Taken { arrived: histogram(), acks: histogram(), bytes: 0, last: Instant::now() };
         let mut last = None;
         while let Some(done) = self.tasks.join_next().await {
             let part = done.map_err(|error| Failure::failed(format!("a consumer failed: {error}")))?;
             let part = part.map_err(|error| Failure::cannot("consume", &error))?;
             all.arrived.add(part.arrived).expect("they are of one kind");
             all.acks.add(part.acks).expect("they are of one kind");
+            all.bytes += part.bytes;
             last = last.max(Some(part.last));
         }
         all.last = last.unwrap_or(all.last);
@@ -209,6 +212,7 @@ impl Taker {
     }
 
     fn arrived(&mut self, payload: &[u8]) {
+        self.taken.bytes += payload.len() as u64;
         if let Some(age) = self.stamp.and_then(|stamp| stamp.age(payload)) {
             self.taken.arrived.record(micros(age)).expect("it grows with what is recorded");
         }

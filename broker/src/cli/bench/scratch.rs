@@ -10,6 +10,8 @@ pub(super) struct Scratch {
     admin: Admin,
     pub(super) topic: String,
     pub(super) group: String,
+    /// The topic is somebody's.
+    lent: bool,
 }
 
 impl Scratch {
@@ -26,20 +28,43 @@ impl Scratch {
         note(format!(
             "topic `{topic}` is removed at the end; if interrupted: dure topic delete {topic} --yes"
         ));
-        let scratch = Scratch { admin, group: topic.clone(), topic };
+        let scratch = Scratch { admin, group: topic.clone(), topic, lent: false };
         if let Some(settings) = queue {
-            let created =
-                scratch.admin.create_queue_group(&scratch.group, &[scratch.topic.as_str()], &settings).await;
-            created.map_err(|error| Failure::cannot(format!("create group `{}`", scratch.group), &error))?;
+            scratch.create_group(&settings).await?;
         }
         Ok(scratch)
     }
 
-    /// Removes both.
+    /// A queue group of its own on a topic that is there.
+    pub(super) async fn on(server: &ServerArgs, topic: &str, settings: &QueueSettings) -> Outcome<Scratch> {
+        let admin = server.connect().await?.admin();
+        let group = format!("bench-{:012x}", fastrand::u64(..) >> 16);
+        let scratch = Scratch { admin, topic: topic.to_owned(), group, lent: true };
+        scratch.create_group(settings).await?;
+        Ok(scratch)
+    }
+
+    async fn create_group(&self, settings: &QueueSettings) -> Outcome {
+        let created = self.admin.create_queue_group(&self.group, &[self.topic.as_str()], settings).await;
+        created.map_err(|error| Failure::cannot(format!("create group `{}`", self.group), &error))
+    }
+
+    /// How many messages the topic holds.
+    pub(super) async fn messages(&self) -> Outcome<u64> {
+        let described = self.admin.describe_topic(&self.topic).await;
+        let described =
+            described.map_err(|error| Failure::cannot(format!("describe `{}`", self.topic), &error))?;
+        Ok(described.messages)
+    }
+
+    /// Removes what it made.
     pub(super) async fn remove(self) -> Outcome {
-        let Scratch { admin, topic, group } = self;
+        let Scratch { admin, topic, group, lent } = self;
         // Not every run gets as far as having a group.
         let _ = admin.delete_group(&group).await;
+        if lent {
+            return Ok(());
+        }
         let deleted = admin.delete_topic(&topic).await;
         deleted.map_err(|error| Failure::cannot(format!("delete topic `{topic}`"), &error))
     }
