@@ -21,6 +21,7 @@ use crate::backup::BackupContent;
 use crate::disk::{Disk, DiskResult, FileRef, OpenMode};
 use crate::finding::Finding;
 use crate::journal::JOURNAL_NUMBER_MAX;
+use crate::log::WrittenPart;
 use crate::mutant::{self, Mutant};
 
 const MAGIC: &[u8; 4] = b"DuCk";
@@ -37,6 +38,8 @@ pub(crate) struct CheckpointFile {
     sync_dirs: Vec<String>,
     /// A backup reads what it names.
     for_backup: bool,
+    /// Parts that an earlier checkpoint synced and nobody is expected to read soon.
+    uncached: Vec<WrittenPart>,
 }
 
 pub(crate) fn checkpoint_path(dir: &str, seq: u64) -> String {
@@ -56,8 +59,9 @@ impl CheckpointFile {
         sync_files: Vec<FileRef>,
         sync_dirs: Vec<String>,
         for_backup: bool,
+        uncached: Vec<WrittenPart>,
     ) -> CheckpointFile {
-        CheckpointFile { dir, checkpoint, sync_files, sync_dirs, for_backup }
+        CheckpointFile { dir, checkpoint, sync_files, sync_dirs, for_backup, uncached }
     }
 
     pub(crate) fn seq(&self) -> CommitSeq {
@@ -93,6 +97,9 @@ impl CheckpointFile {
         let kept = CHECKPOINTS_KEPT - usize::from(mutant::is(Mutant::OlderCheckpointRemoved));
         for seq in list(disk, &self.dir)?.into_iter().rev().skip(kept) {
             disk.remove(&checkpoint_path(&self.dir, seq))?;
+        }
+        for part in &self.uncached {
+            disk.uncache(&part.path, part.upto);
         }
         let shard_dir = self.dir.trim_end_matches("/checkpoint");
         Ok(self.for_backup.then(|| BackupContent::of(shard_dir, &self.checkpoint, bytes)))

@@ -214,6 +214,12 @@ pub const SETTINGS: &[SettingSpec] = &[
         show: |o| show_size(o.shard.scrub_bytes_per_s),
     },
     SettingSpec {
+        name: "page-cache",
+        help: "how much of what was written last stays in the page cache for readers; what is older is read from the disk",
+        set: |o, text| parse_size(text).map(|n| o.shard.page_cache_bytes = n),
+        show: |o| show_size(o.shard.page_cache_bytes),
+    },
+    SettingSpec {
         name: "hello-timeout",
         help: "how long a new connection has for its handshake",
         set: |o, text| timeout(text).map(|t| o.hello_timeout = t),

@@ -56,6 +56,9 @@ pub trait Disk: Send + Sync + 'static {
     fn read_past_cache_at(&self, path: &str, position: u64, buf: &mut [u8]) -> DiskResult<usize>;
     /// [`Disk::read_past_cache_at`] for a whole file.
     fn read_past_cache(&self, path: &str) -> DiskResult<Vec<u8>>;
+    /// Nobody is expected to read the first `upto` bytes of this file soon: what is clean of them need not stay in
+    /// memory. Advice: nothing depends on it, and a file that is gone is as good.
+    fn uncache(&self, path: &str, upto: u64);
     /// What an unprivileged process may still write.
     fn available_bytes(&self) -> DiskResult<u64>;
 }

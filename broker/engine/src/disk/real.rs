@@ -5,6 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSliceMut};
+use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -128,6 +129,13 @@ impl Disk for RealDisk {
     fn sync_dir(&self, dir: &str) -> DiskResult<()> {
         let (full, fail) = self.at(DiskOp::SyncDir, dir)?;
         sync_dir_at(&full).map_err(fail)
+    }
+
+    fn uncache(&self, path: &str, upto: u64) {
+        let Ok((full, _)) = self.at(DiskOp::Open, path) else { return };
+        if let (Ok(file), Some(upto)) = (File::open(full), NonZeroU64::new(upto)) {
+            let _ = rustix::fs::fadvise(&file, 0, Some(upto), Advice::DontNeed);
+        }
     }
 
     fn read_past_cache_at(&self, path: &str, position: u64, buf: &mut [u8]) -> DiskResult<usize> {

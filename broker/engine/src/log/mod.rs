@@ -21,4 +21,4 @@ pub(crate) use segment::{
     SEGMENT_HEADER_BYTES, SegmentId, header_of, index_path, is_header_of, log_dir, segment_of, segment_path,
 };
 pub use view::{Cursor, LogView, ReadError, ReadOutcome, Wait};
-pub(crate) use writer::LogWriter;
+pub(crate) use writer::{DirtyFile, LogWriter, WrittenPart};

@@ -29,12 +29,36 @@ pub(crate) struct LogWriter {
     /// Why the first of them could not be written when that was last tried; `None`: it was not tried yet.
     late_for: Option<DiskError>,
     /// Files written and not synced since the last checkpoint.
-    dirty: Vec<FileRef>,
+    dirty: Vec<DirtyFile>,
     /// A directory entry was made since the last checkpoint.
     dir_dirty: bool,
     /// Everything below is synced, and will be once the checkpoint that is under way is written.
     synced: Offset,
     syncing: Offset,
+}
+
+/// A segment's file with what was written to it since the last checkpoint.
+pub(crate) struct DirtyFile {
+    pub(crate) file: FileRef,
+    from: u64,
+    upto: u64,
+}
+
+/// A part of a segment that was written between two checkpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WrittenPart {
+    /// Of the file.
+    pub(crate) path: String,
+    /// Where it ends in the file; what lies before it was written earlier.
+    pub(crate) upto: u64,
+    pub(crate) bytes: u64,
+}
+
+impl DirtyFile {
+    pub(crate) fn part(&self) -> WrittenPart {
+        let path = self.file.path().to_owned();
+        WrittenPart { path, upto: self.upto, bytes: self.upto.saturating_sub(self.from) }
+    }
 }
 
 impl LogWriter {
@@ -146,8 +170,12 @@ impl LogWriter {
         }
         let active = self.active.as_mut().expect("just opened");
         active.write(placement.position, entry, header.base_offset, header.append_time_ms)?;
+        let upto = placement.position + entry.len() as u64;
+        if let Some(dirty) = self.dirty.last_mut() {
+            dirty.upto = upto;
+        }
         let last = self.segments.back_mut().expect("the active segment is the last one");
-        last.bytes = placement.position + entry.len() as u64;
+        last.bytes = upto;
         last.end = header.end_offset();
         self.high_watermark = header.end_offset();
         Ok(())
@@ -157,7 +185,8 @@ impl LogWriter {
         let base = placement.segment;
         self.disk.create_dir_all(&self.dir)?;
         let active = SegmentWriter::open(&*self.disk, &self.dir, self.partition, base, placement.position)?;
-        self.dirty.push(active.file().clone());
+        let (file, at) = (active.file().clone(), placement.position);
+        self.dirty.push(DirtyFile { file, from: at, upto: at });
         if self.segments.back().is_none_or(|last| last.files.id.base != base) {
             self.dir_dirty = true;
             self.segments.push_back(SegmentView {
@@ -274,7 +303,7 @@ impl LogWriter {
 
     /// What a checkpoint has to sync: files written since the last one, and the log's directory if names in it are
     /// new. The active segment is opened again by the next write, which puts it on the list again.
-    pub(crate) fn take_dirty(&mut self) -> (Vec<FileRef>, Option<String>) {
+    pub(crate) fn take_dirty(&mut self) -> (Vec<DirtyFile>, Option<String>) {
         if !self.dirty.is_empty() {
             self.active = None;
         }

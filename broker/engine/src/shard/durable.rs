@@ -9,7 +9,7 @@ use crate::backup::BackupContent;
 use crate::checkpoint::CheckpointFile;
 use crate::effect::Effect;
 use crate::job::{DiskJob, Job};
-use crate::log::{LogWriter, log_dir};
+use crate::log::{DirtyFile, LogWriter, log_dir};
 use crate::mutant::{self, Mutant};
 use crate::request::RequestError;
 use crate::time::Now;
@@ -170,10 +170,12 @@ impl Shard {
             return;
         }
         self.add_what_is_unwritten(&mut checkpoint);
-        let (mut files, mut dirs) = (Vec::new(), std::collections::BTreeSet::new());
+        let (mut files, mut written) = (Vec::new(), Vec::new());
+        let mut dirs = std::collections::BTreeSet::new();
         for writer in self.writers.values_mut() {
             let (dirty, dir) = writer.take_dirty();
-            files.extend(dirty);
+            written.extend(dirty.iter().map(DirtyFile::part));
+            files.extend(dirty.into_iter().map(|dirty| dirty.file));
             if let Some(dir) = dir {
                 // A new log's directory is itself a new name in the one above, up to the shard's own.
                 let above = dir
@@ -186,7 +188,9 @@ impl Shard {
         }
         let checkpoints = format!("{}/checkpoint", self.dir);
         let dirs = dirs.into_iter().rev().collect();
-        let file = CheckpointFile::new(checkpoints, checkpoint, files, dirs, self.backup_wants_content());
+        let uncached = self.cached.advance(written);
+        let for_backup = self.backup_wants_content();
+        let file = CheckpointFile::new(checkpoints, checkpoint, files, dirs, for_backup, uncached);
         self.effects.push(Effect::Job(DiskJob(Job::WriteCheckpoint(file))));
     }
 

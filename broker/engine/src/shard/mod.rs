@@ -5,6 +5,7 @@
 //! it, `commit_path` carries it into the journal, `durable` writes it to its segment and answers.
 
 mod backup;
+mod cached;
 mod commit_path;
 mod compaction;
 mod delay_reader;
@@ -46,6 +47,7 @@ use crate::request::{ReplyTo, Request, RequestError, Response};
 use crate::retention::RetentionClock;
 use crate::scrub::Scrubber;
 use crate::time::Now;
+use cached::CacheWindow;
 use commit_path::{CommitPath, Step};
 use compaction::Compaction;
 pub(crate) use delay_reader::{DelayRead, DelayScan};
@@ -90,6 +92,8 @@ pub struct ShardConfig {
     pub compaction_keys_max: usize,
     /// How much of what is sealed is read again in a second, to find what went bad on the disk; 0: nothing.
     pub scrub_bytes_per_s: u64,
+    /// How much of what segments took last stays in the page cache, for readers that are that far behind.
+    pub page_cache_bytes: u64,
     /// Secret to the data directory; goes into every commit's checksum.
     pub salt: u64,
     /// Seed of what is random: jitter of backoffs.
@@ -117,6 +121,7 @@ impl Default for ShardConfig {
             compaction_bytes_per_s: 64 << 20,
             compaction_keys_max: 1 << 20,
             scrub_bytes_per_s: 0,
+            page_cache_bytes: 256 << 20,
             salt: 0,
             seed: 0,
             commit_bytes_soft: COMMIT_BYTES_SOFT,
@@ -151,6 +156,7 @@ pub struct Shard {
     unwritable: UnwritableLogs,
     checkpoint: Checkpointing,
     tails: Tails,
+    cached: CacheWindow,
     backup: Option<backup::Backup>,
     scrubber: Scrubber,
     /// Set once the shard met an error that it cannot go on from.

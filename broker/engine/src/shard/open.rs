@@ -7,6 +7,7 @@
 use dure_proto::journal::{EpochOpened, Event, event};
 use dure_proto::{CommitSeq, Epoch, ShardId, TopicPartition};
 
+use super::cached::CacheWindow;
 use super::commit_path::{CommitPath, CommitPathConfig};
 use super::compaction::Compaction;
 use super::delays::Delays;
@@ -220,6 +221,7 @@ impl Shard {
             ),
             backup: None,
             tails: Tails::default(),
+            cached: CacheWindow::new(config.page_cache_bytes),
             scrubber: Scrubber::new(config.scrub_bytes_per_s, now.mono_ms),
             checkpoint: Checkpointing {
                 running: false,

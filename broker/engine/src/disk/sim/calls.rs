@@ -95,6 +95,10 @@ impl Disk for SimDisk {
         })
     }
 
+    fn uncache(&self, _path: &str, _upto: u64) {
+        // What readers see here is what was written, from wherever it comes.
+    }
+
     fn read_past_cache_at(&self, path: &str, position: u64, buf: &mut [u8]) -> DiskResult<usize> {
         self.run(DiskOp::ReadPastCache, path, |state| {
             let read = copy_at(&state.read_past_cache(path)?, position, buf);
