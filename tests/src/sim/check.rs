@@ -235,7 +235,9 @@ impl World {
         for row in &group.partitions {
             let Some(partition) = self.partition_of(row) else { continue };
             let model = self.model.groups.get_mut(&group.name).expect("it was just seen");
-            model.parts.entry(partition).or_default().holds = true;
+            model.parts.entry(partition).or_default();
+            // What retention took before the group had the topic may not have been published yet (seed 357977).
+            self.holds.push((group.name.clone(), partition));
             if !topics.contains(&&*row.topic) {
                 topics.push(&row.topic);
             }

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use hdrhistogram::Histogram;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -18,6 +18,7 @@ const READ_BYTES: usize = 256 << 10;
 const WRITE_BYTES: usize = 64 << 10;
 /// Random bytes that payloads are cut from.
 const POOL_BYTES: usize = 8 << 20;
+const TICK: Duration = Duration::from_micros(100);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A socket to a server.
@@ -161,10 +162,12 @@ pub(crate) async fn latency(
     let count = producers.len() as u64;
     let messages = (rate * time.as_secs_f64()) as u64;
     let payloads = Payloads::new(size);
+    let ticks = ticks();
     let mut tasks = JoinSet::new();
     for (index, Producer { connection, publish, confirm }) in producers.into_iter().enumerate() {
         let (mut reader, mut writer) = connection.stream.into_split();
         let (mut publish, mut confirm, payloads) = (publish, confirm, payloads.clone());
+        let ticks = ticks.clone();
         tasks.spawn(async move {
             let mut out = BytesMut::new();
             let mut number = index as u64;
@@ -175,7 +178,9 @@ pub(crate) async fn latency(
                         writer.write_all(&out).await?;
                         out.clear();
                     }
-                    tokio::time::sleep_until(intended).await;
+                    while intended > Instant::now() {
+                        ticks.notified().await;
+                    }
                 }
                 let mut payload = payloads.get(number).to_vec();
                 let since = intended.duration_since(began).as_micros() as u64;
@@ -203,6 +208,20 @@ pub(crate) async fn latency(
     }
     taking.wait_for(messages).await?;
     taking.stop().await
+}
+
+/// Finer than the runtime's timers, as in `dure bench`.
+fn ticks() -> Arc<Notify> {
+    let ticks = Arc::new(Notify::new());
+    let waiting = Arc::downgrade(&ticks);
+    std::thread::spawn(move || {
+        while let Some(ticks) = waiting.upgrade() {
+            ticks.notify_waiters();
+            drop(ticks);
+            std::thread::sleep(TICK);
+        }
+    });
+    ticks
 }
 
 /// Consumers at work.

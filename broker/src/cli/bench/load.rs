@@ -7,10 +7,11 @@ use dure_client::{Client, Compression, Delivery, Error, Message, Producer};
 use hdrhistogram::Histogram;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::super::args;
 use super::super::failure::{Failure, Outcome};
+use super::pace::Pace;
 use super::report::{Progress, histogram, micros};
 use super::stamp::Stamp;
 
@@ -92,6 +93,7 @@ impl Load {
     pub(super) async fn run(self, stamp: Option<Stamp>, progress: &Progress) -> Outcome<Histogram<u64>> {
         let started = Instant::now();
         let Plan { messages, time, rate, producers, .. } = self.plan;
+        let pace = rate.map(|_| Pace::start());
         let mut lines = JoinSet::new();
         for (index, producer) in self.producers.into_iter().enumerate() {
             let line = Line {
@@ -102,6 +104,7 @@ impl Load {
                 until: messages.is_none().then_some(started + time),
                 started,
                 rate: rate.map(|rate| rate / f64::from(producers)),
+                pace: pace.clone(),
                 first_partition: index as u32,
                 stamp,
                 progress: progress.clone(),
@@ -135,6 +138,8 @@ struct Line {
     started: Instant,
     /// Per second.
     rate: Option<f64>,
+    /// With a rate.
+    pace: Option<Pace>,
     first_partition: u32,
     stamp: Option<Stamp>,
     progress: Progress,
@@ -181,8 +186,8 @@ impl Line {
         if self.until.is_some_and(|until| intended >= until) {
             return None;
         }
-        if self.rate.is_some() && intended > Instant::now() {
-            sleep_until(intended).await;
+        if let Some(pace) = &self.pace {
+            pace.wait_until(intended).await;
         }
         Some(intended)
     }

@@ -1,4 +1,4 @@
-//! `bench produce|consume|stream|queue|latency`: load through the client library, and what came of it. [`load`] sends,
+//! `bench produce|consume|stream|queue|latency`: load through the client library, and what came of it. [`load`] sends, [`pace`] says when,
 //! [`end_to_end`] takes,
 //! [`stamp`] tells how long a message took, [`scratch`] is the topic of a run, [`report`] what is shown.
 
@@ -6,6 +6,7 @@ mod consume;
 mod end_to_end;
 mod latency;
 mod load;
+mod pace;
 mod produce;
 mod queue;
 mod report;
