@@ -186,7 +186,8 @@ impl Shard {
         }
         let checkpoints = format!("{}/checkpoint", self.dir);
         let dirs = dirs.into_iter().rev().collect();
-        let file = CheckpointFile::new(checkpoints, checkpoint, files, dirs, self.backup_wants_content());
+        let (for_backup, failed) = (self.backup_wants_content(), self.checkpoint.dir_sync_failed.clone());
+        let file = CheckpointFile::new(checkpoints, checkpoint, files, dirs, for_backup, failed);
         self.effects.push(Effect::Job(DiskJob(Job::WriteCheckpoint(file))));
     }
 

@@ -35,7 +35,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use dure_proto::journal::{Event, event};
 use dure_proto::{GroupId, TopicId, TopicPartition};
 
-use crate::disk::DiskRef;
+use crate::disk::{DiskRef, SyncFailed};
 use crate::effect::{Effect, Input};
 use crate::job::Done;
 use crate::journal::{COMMIT_BYTES_MAX, COMMIT_BYTES_SOFT};
@@ -177,6 +177,8 @@ struct Checkpointing {
     before: Option<dure_proto::CommitSeq>,
 }
 
+    /// The sync of a directory failed: names that a checkpoint would go by may be lost.
+    dir_sync_failed: SyncFailed,
 impl Checkpointing {
     /// A topic is another one from here on.
     fn note_topics(&mut self, now: Now) {
