@@ -19,6 +19,7 @@ mod message;
 mod offset_runs;
 mod rates;
 mod record_table;
+mod ready;
 mod settings;
 mod settle;
 mod snapshot;
@@ -29,7 +30,7 @@ mod timeout;
 mod window;
 
 pub use apply::NotApplied;
-pub use dispatcher::{Dispatch, Dispatcher, DispatcherFull, ReadyMessages, Sent, TAKERS_MAX, Taker};
+pub use dispatcher::{Dispatch, Dispatcher, DispatcherFull, Sent, TAKERS_MAX, Taker};
 pub use expiry::EXPIRED_REASON;
 pub use grant::{Grant, LeaseTerms, TokenSource};
 pub use letters::Dying;
@@ -37,6 +38,7 @@ pub use message::{DeadLetter, MessageState};
 pub use record_table::{RECORD_TABLE_MAX, RecordFacts, RecordTable};
 pub use settings::{
     Jitter, LEASE_MS_MAX, LeaseSettings, REASON_BYTES_MAX, RELEASE_DELAY_MS_MAX, TABLE_MESSAGES_MAX,
+pub use ready::ReadyMessages;
     TIMEOUTS_PER_TURN_MAX,
 };
 pub use settle::{SettleError, Settlement};

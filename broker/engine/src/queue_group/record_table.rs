@@ -64,6 +64,15 @@ impl LeaseTable {
     /// [`handle_records`](LeaseTable::handle_records).
     pub fn take_wanted_records(&mut self, now: Now) -> Option<Offset> {
         let window = self.window.as_ref()?;
+    /// Whether a record table is wanted, but perhaps [not yet](LeaseTable::take_wanted_records).
+    #[must_use]
+    pub fn wants_records(&self) -> bool {
+        let Some(window) = &self.window else { return false };
+        !window.is_asked
+            && self.has_room_to_look()
+            && self.settled.next_unsettled(window.scanned()) < self.high_watermark
+    }
+
         let waits = window.asks_again_mono_ms.is_some_and(|at| at > now.mono_ms);
         if window.is_asked || waits || !self.has_room_to_look() {
             return None;

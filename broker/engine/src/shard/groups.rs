@@ -198,7 +198,7 @@ impl Shard {
                 let table = queue
                     .topics
                     .get_mut(&partition.topic)
-                    .and_then(|topic| topic.tables.get_mut(partition.partition.0 as usize));
+                    .and_then(|topic| topic.table_mut(partition.partition));
                 let Some(table) = table else {
                     return Err(RequestError::Invalid(format!("group `{name}` does not work this topic")));
                 };
@@ -261,7 +261,7 @@ impl Shard {
         let mut rows = Vec::new();
         for (id, side) in &queue.topics {
             let Some(topic) = self.state.catalogue.table().by_id(*id) else { continue };
-            for (partition, table) in topic.all_partitions().zip(&side.tables) {
+            for (partition, table) in topic.all_partitions().zip(side.tables()) {
                 let counts = table.counts();
                 let holds = queue.settings.hold.then(|| self.held_by(now, topic, partition, table.floor()));
                 let held = holds.unwrap_or_default();
