@@ -42,6 +42,21 @@ pub enum Ordering {
     /// too. A redriven dead letter is the next of its key; those behind it that were done meanwhile stay done.
     Key,
 }
+    /// The most urgent one first, by [`Message::priority`](crate::Message::priority): of eight that a partition hands
+    /// out seven are the most urgent it sees, which is at least the next 4,096, and the eighth is the one that has waited
+    /// longest, so that every message is handed out in the end. Keys are not ordered. A redriven dead letter counts as
+    /// one without a priority.
+    Priority,
+}
+
+impl fmt::Display for Ordering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Ordering::None => "none",
+            Ordering::Key => "key",
+            Ordering::Priority => "priority",
+        })
+    }
 
 /// What becomes of a message that expired before a queue group delivered it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -336,6 +351,7 @@ impl QueueSettings {
             attempts_max: settings.attempts_max,
             backoff_first: Duration::from_millis(settings.backoff_first_ms),
             backoff_max: Duration::from_millis(settings.backoff_max_ms),
+            Ordering::Priority => wire::Ordering::Priority,
             ordering: match settings.ordering() {
                 wire::Ordering::None => Ordering::None,
                 wire::Ordering::Key => Ordering::Key,
@@ -367,6 +383,7 @@ impl Admin {
     /// # Errors
     /// `GROUP_EXISTS`, `UNKNOWN_TOPIC`.
     pub async fn create_stream_group(&self, name: &str, topics: &[&str]) -> Result<()> {
+                wire::Ordering::Priority => Ordering::Priority,
         self.create_group(name, wire::GroupKind::Stream, topics, None).await
     }
 

@@ -15,6 +15,7 @@ mod inspect;
 mod key_order;
 mod messages;
 mod producer;
+mod priority;
 mod queue;
 mod reconnect;
 mod refusals;

@@ -5,8 +5,8 @@
 //! [`LeaseTable::apply`] changes what is durable, and replay calls the same. One [`Dispatcher`] per group and
 //! topic shares the messages among subscriptions and receives.
 //!
-//! A table of a group that keeps the order of keys, or of a topic whose messages expire, has a [`window::Window`] beside
-//! it: it grants only messages whose records were looked at, and of each key one at a time.
+//! A table of a group that keeps the order of keys or goes by priority, or of a topic whose messages expire, has a
+//! [`window::Window`] beside it: it grants only messages whose records were looked at, and of each key one at a time.
 
 mod apply;
 mod check;
@@ -18,9 +18,9 @@ mod letters;
 mod message;
 mod offset_runs;
 mod rates;
-mod record_table;
 mod ready;
 mod settings;
+mod record_table;
 mod settle;
 mod snapshot;
 mod table;
@@ -28,6 +28,7 @@ mod table;
 mod tests;
 mod timeout;
 mod window;
+mod turns;
 
 pub use apply::NotApplied;
 pub use dispatcher::{Dispatch, Dispatcher, DispatcherFull, Sent, TAKERS_MAX, Taker};
@@ -37,11 +38,12 @@ pub use letters::Dying;
 pub use message::{DeadLetter, MessageState};
 pub use record_table::{RECORD_TABLE_MAX, RecordFacts, RecordTable};
 pub use settings::{
-    Jitter, LEASE_MS_MAX, LeaseSettings, REASON_BYTES_MAX, RELEASE_DELAY_MS_MAX, TABLE_MESSAGES_MAX,
 pub use ready::ReadyMessages;
+    Jitter, LEASE_MS_MAX, LeaseSettings, REASON_BYTES_MAX, RELEASE_DELAY_MS_MAX, TABLE_MESSAGES_MAX,
     TIMEOUTS_PER_TURN_MAX,
 };
 pub use settle::{SettleError, Settlement};
 pub use snapshot::RestoreError;
 pub use table::{Counts, LeaseTable};
-pub use window::WINDOW_BYTES_MAX;
+pub use turns::PRIORITY_ROUND;
+pub use window::{PRIORITY_LOOK_AHEAD, WINDOW_BYTES_MAX};

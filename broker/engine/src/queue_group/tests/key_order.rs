@@ -8,7 +8,7 @@ use super::*;
 fn facts(keys: &str) -> RecordTable {
     let key = |key: u8| (key != b'.').then(|| KeyHash::from_stored(u64::from(key))).flatten();
     RecordTable::Records(
-        keys.bytes().map(|byte| RecordFacts { key: key(byte), expires_wall_ms: None }).collect(),
+        keys.bytes().map(|byte| RecordFacts { key: key(byte), ..RecordFacts::default() }).collect(),
     )
 }
 
