@@ -298,7 +298,30 @@ fn description(group: &GroupDescription) -> String {
             member.partitions.iter().map(|p| format!("{}/{}", p.topic, p.partition)).collect();
         members.row(vec![member.id.clone(), member.client.clone(), partitions.join(" ")]);
     }
-    format!("{}\n{}\n{}", fields(&rows), members.render("no members"), partitions(group))
+    let members = members.render("no members");
+    format!("{}\n{members}\n{}{}", fields(&rows), partitions(group), hottest_keys(group))
+}
+
+/// Nothing where no messages wait behind others of their key.
+fn hottest_keys(group: &GroupDescription) -> String {
+    if group.hottest_keys.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(&[
+        ("KEY", Side::Left),
+        ("WAITING", Side::Right),
+        ("OUT", Side::Right),
+        ("PARTITION", Side::Left),
+    ]);
+    for hot in &group.hottest_keys {
+        table.row(vec![
+            String::from_utf8_lossy(&hot.key).escape_debug().to_string(),
+            units::count(hot.waiting),
+            units::count(hot.out),
+            format!("{}/{}", hot.topic, hot.partition),
+        ]);
+    }
+    format!("\n{}", table.render(""))
 }
 
 fn partitions(group: &GroupDescription) -> String {

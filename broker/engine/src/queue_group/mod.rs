@@ -14,31 +14,33 @@ mod dispatcher;
 mod expiry;
 mod grant;
 mod held;
+mod hot;
 mod letters;
 mod message;
 mod offset_runs;
 mod rates;
 mod ready;
-mod settings;
 mod record_table;
+mod settings;
 mod settle;
 mod snapshot;
 mod table;
 #[cfg(test)]
 mod tests;
 mod timeout;
-mod window;
 mod turns;
+mod window;
 
 pub use apply::NotApplied;
 pub use dispatcher::{Dispatch, Dispatcher, DispatcherFull, Sent, TAKERS_MAX, Taker};
 pub use expiry::EXPIRED_REASON;
 pub use grant::{Grant, LeaseTerms, TokenSource};
+pub use hot::{HOTTEST_KEYS_MAX, HotKey};
 pub use letters::Dying;
 pub use message::{DeadLetter, MessageState};
+pub use ready::ReadyMessages;
 pub use record_table::{RECORD_TABLE_MAX, RecordFacts, RecordTable};
 pub use settings::{
-pub use ready::ReadyMessages;
     Jitter, LEASE_MS_MAX, LeaseSettings, REASON_BYTES_MAX, RELEASE_DELAY_MS_MAX, TABLE_MESSAGES_MAX,
     TIMEOUTS_PER_TURN_MAX,
 };

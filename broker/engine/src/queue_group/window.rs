@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use dure_proto::{KeyHash, Offset, Priority};
 
+use super::hot::HotKey;
 use super::offset_runs::OffsetRuns;
-
 use super::turns::Turns;
+
 /// What the lines and turns of one window take in memory, about: at the bound it looks no further.
 pub const WINDOW_BYTES_MAX: usize = 64 << 20;
 /// A window looks further when it has fewer untouched messages to grant.
@@ -157,6 +158,18 @@ impl Window {
         self.lines.get(&key).is_some_and(|line| line.out > 0)
     }
 
+    /// The line of each key, in any order. Those of `untouched` that are settled behind others count, too: they are few.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = HotKey> {
+        self.lines.values().filter_map(|line| {
+            let known = line.known.front().map(|(offset, _)| *offset);
+            Some(HotKey {
+                offset: line.untouched.front().or(known)?,
+                waiting: line.untouched.len() + line.known.len() as u64 - u64::from(line.out),
+                out: u64::from(line.out),
+            })
+        })
+    }
+
     /// What it takes in memory, about.
     pub(crate) fn bytes(&self) -> usize {
         self.lines.len() * LINE_BYTES + self.runs_bytes + self.turns.bytes()
@@ -180,6 +193,7 @@ impl Window {
         &mut self,
         offset: Offset,
         key: Option<KeyHash>,
+        priority: Priority,
         next_untouched: impl Fn(Offset) -> Offset,
     ) {
         debug_assert!(offset >= self.scanned, "{offset} was looked at already");
@@ -193,11 +207,11 @@ impl Window {
     }
 
     /// A message that the table knows singly stands like this from now on.
-        priority: Priority,
     pub(crate) fn stand(
         &mut self,
         offset: Offset,
         key: Option<KeyHash>,
+        priority: Priority,
         standing: Standing,
         next_untouched: impl Fn(Offset) -> Offset,
     ) {
@@ -211,7 +225,6 @@ impl Window {
                 let open = self.turns.of(offset).map(|turn| turn.known);
                 if open.is_some_and(|known| !(known && opens)) {
                     self.turns.close(offset);
-        priority: Priority,
                 }
                 if opens && open != Some(true) {
                     self.turns.open(offset, true, None, priority);
