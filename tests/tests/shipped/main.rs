@@ -2,6 +2,7 @@
 //! input is hostile, on raw sockets.
 
 mod backup;
+mod blocking;
 mod compaction;
 mod crash;
 mod delay;
@@ -14,8 +15,8 @@ mod http;
 mod inspect;
 mod key_order;
 mod messages;
-mod producer;
 mod priority;
+mod producer;
 mod queue;
 mod reconnect;
 mod refusals;
