@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use crate::admin::DeadLetter;
+use crate::admin::{DeadLetter, HotKey};
 use crate::message::{Header, StreamMessage};
 use crate::queue::ReceivedJob;
 
@@ -40,6 +40,18 @@ impl Serialize for DeadLetter {
         map.serialize_entry("attempts", &self.attempts)?;
         map.serialize_entry("reason", &self.reason)?;
         map.serialize_entry("dead_time", &self.dead_time_ms)?;
+        map.end()
+    }
+}
+
+impl Serialize for HotKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        text_or_base64(&mut map, ["key", "key_base64"], Some(&self.key))?;
+        map.serialize_entry("waiting", &self.waiting)?;
+        map.serialize_entry("out", &self.out)?;
+        map.serialize_entry("topic", &self.topic)?;
+        map.serialize_entry("partition", &self.partition)?;
         map.end()
     }
 }

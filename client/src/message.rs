@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use dure_proto::TTL_HEADER;
 use dure_proto::wire::produce::Due;
+use dure_proto::{PRIORITY_HEADER, Priority, TTL_HEADER};
 
 /// A header: a name, and a value that may be absent. Names may repeat.
 pub type Header = (Bytes, Option<Bytes>);
@@ -59,6 +59,21 @@ impl Message {
         let ms = ttl.as_millis().max(1).to_string();
         self.headers.retain(|(name, _)| name != TTL_HEADER);
         self.headers.push((TTL_HEADER.into(), Some(ms.into())));
+        self
+    }
+
+    /// How urgent it is, from 0 to 9, the higher the sooner; one that says nothing counts as 4. Queue groups made with
+    /// [`Ordering::Priority`](crate::Ordering::Priority) go by it, streams deliver the log as it is. More than 9 is 9.
+    /// Carried by the header `dure-priority`.
+    ///
+    /// ```
+    /// let alarm = dure_client::Message::new("smoke in hall 2").priority(9);
+    /// ```
+    #[must_use]
+    pub fn priority(mut self, level: u8) -> Message {
+        let level = Priority::of_level(level).unwrap_or(Priority::MAX).level();
+        self.headers.retain(|(name, _)| name != PRIORITY_HEADER);
+        self.headers.push((PRIORITY_HEADER.into(), Some(level.to_string().into())));
         self
     }
 

@@ -38,6 +38,7 @@ async fn subscribe(peer: &Peer, prefetch: u32) -> (dure_client::Client, JobStrea
     conn.tell_topic(1).await;
     let (request, _) = conn.expect_body(body!(DescribeGroup)).await;
     conn.fail(&request, ErrorCode::UnknownGroup, dure_client::Retry::Never).await;
+    let mut conn = peer.accept().await;
     let subscription = tell_subscribed(&mut conn, prefetch).await;
     (client, subscribing.await.expect("no panic").expect("subscribed"), conn, subscription)
 }
@@ -307,4 +308,49 @@ async fn one_shot_receive_and_settle() {
     let outcomes = settling.await.expect("no panic").expect("settled");
     assert!(outcomes[0].as_ref().is_ok_and(|settled| settled.already_settled));
     assert!(matches!(&outcomes[1], Err(Error::Broker { code: ErrorCode::StaleLease, .. })));
+}
+
+#[test]
+fn a_handler_that_blocks_the_only_thread_keeps_its_lease() {
+    let broker =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("threads");
+    let peer = broker.block_on(Peer::bind());
+    let address = peer.address();
+    let scripted = broker.spawn(async move {
+        let mut asked = peer.accept().await;
+        asked.tell_topic(1).await;
+        let (request, _) = asked.expect_body(body!(DescribeGroup)).await;
+        asked.fail(&request, ErrorCode::UnknownGroup, dure_client::Retry::Never).await;
+        let mut conn = peer.accept().await;
+        let subscription = tell_subscribed(&mut conn, 1).await;
+        push(&mut conn, subscription, 300, 0..1).await;
+        let (mut renewals, mut started) = (0, false);
+        loop {
+            let (request, settle, said) = settle_request(&mut conn).await;
+            started |= said.contains(&(SettleAction::SettleStart, 0));
+            settled(&mut conn, &request, settle.items.len()).await;
+            for (action, _) in actions(&settle) {
+                match action {
+                    SettleAction::SettleExtend => renewals += 1,
+                    SettleAction::SettleStart => started = true,
+                    SettleAction::SettleAck => return (renewals, started),
+                    other => panic!("unexpected: {other:?}"),
+                }
+            }
+        }
+    });
+    let worker = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a thread");
+    worker.block_on(async {
+        let client = dure_client::Client::connect(address).await.expect("connected");
+        let mut jobs = client.queue("photos", "resize").prefetch(1).subscribe().await.expect("subscribed");
+        let job = next(&mut jobs).await;
+        std::thread::sleep(Duration::from_millis(1_500));
+        assert!(job.is_held());
+        job.ack().await.expect("acked");
+    });
+    let (renewals, started) = broker.block_on(scripted).expect("no panic");
+    assert!(
+        started && renewals >= 4,
+        "{renewals} renewals of 300 ms in 1.5 s, said to be started: {started}"
+    );
 }

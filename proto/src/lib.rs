@@ -6,6 +6,7 @@ mod entry;
 mod frame;
 mod ids;
 mod murmur;
+mod priority;
 mod siphash;
 mod ttl;
 
@@ -14,6 +15,7 @@ pub use entry::*;
 pub use frame::*;
 pub use ids::*;
 pub use murmur::*;
+pub use priority::*;
 pub use siphash::*;
 pub use ttl::*;
 

@@ -13,12 +13,15 @@
 //! It is valid once its name is there: before, the segments that it counts on are synced, then the file, then its
 //! directory. The two newest are kept.
 
+use std::io;
+use std::sync::atomic::Ordering;
+
 use dure_proto::CommitSeq;
 use dure_proto::journal::Checkpoint;
 use prost::Message;
 
 use crate::backup::BackupContent;
-use crate::disk::{Disk, DiskResult, FileRef, OpenMode};
+use crate::disk::{Disk, DiskError, DiskOp, DiskResult, FileRef, OpenMode, SyncFailed};
 use crate::finding::Finding;
 use crate::journal::JOURNAL_NUMBER_MAX;
 use crate::log::WrittenPart;
@@ -38,6 +41,8 @@ pub(crate) struct CheckpointFile {
     sync_dirs: Vec<String>,
     /// A backup reads what it names.
     for_backup: bool,
+    /// Set when the sync of a directory failed elsewhere.
+    dir_sync_failed: SyncFailed,
     /// Parts that an earlier checkpoint synced and nobody is expected to read soon.
     uncached: Vec<WrittenPart>,
 }
@@ -59,9 +64,10 @@ impl CheckpointFile {
         sync_files: Vec<FileRef>,
         sync_dirs: Vec<String>,
         for_backup: bool,
+        dir_sync_failed: SyncFailed,
         uncached: Vec<WrittenPart>,
     ) -> CheckpointFile {
-        CheckpointFile { dir, checkpoint, sync_files, sync_dirs, for_backup, uncached }
+        CheckpointFile { dir, checkpoint, sync_files, sync_dirs, for_backup, dir_sync_failed, uncached }
     }
 
     pub(crate) fn seq(&self) -> CommitSeq {
@@ -80,6 +86,10 @@ impl CheckpointFile {
                 Err(error) if error.is_not_found() => {}
                 synced => synced?,
             }
+        }
+        if self.dir_sync_failed.load(Ordering::Acquire) {
+            let why = io::Error::other("not believed, since the sync of a directory failed beside it");
+            return Err(DiskError::new(DiskOp::SyncDir, &self.dir, why));
         }
         let temporary = format!("{}/next.tmp", self.dir);
         let bytes = encode(&self.checkpoint);

@@ -1,7 +1,7 @@
 //! Disk work that runs off the shard's thread: it goes out as an effect and its outcome comes back as an input.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::{fmt, io};
 
 use dure_proto::{CommitSeq, Offset, TopicPartition};
@@ -9,7 +9,7 @@ use dure_proto::{CommitSeq, Offset, TopicPartition};
 use crate::backup::BackupContent;
 use crate::checkpoint::CheckpointFile;
 use crate::compaction::{Pass, PassError, Stepped};
-use crate::disk::{Disk, DiskError, DiskOp, DiskResult, FileRef};
+use crate::disk::{Disk, DiskError, DiskOp, DiskResult, FileRef, SyncFailed};
 use crate::journal::OpenPiece;
 use crate::log::{Cursor, LogView, ReadError, ReadOutcome, Wait};
 use crate::mutant::{self, Mutant};
@@ -64,8 +64,9 @@ pub(crate) enum Job {
     ReadDelayed(DelayRead),
     FindDelayed(DelayScan),
     CheckSpace,
-    /// One step of a pass, which comes back with its outcome.
-    Compact(Box<Pass>),
+    /// One step of a pass, which comes back with its outcome. A sync of a directory that fails in it is noted at once:
+    /// whoever syncs it next is not told.
+    Compact(Box<Pass>, SyncFailed),
 }
 
 pub(crate) enum Done {
@@ -140,8 +141,11 @@ impl DiskJob {
     #[must_use]
     pub fn run(self, disk: &dyn Disk) -> JobDone {
         let job = match self.0 {
-            Job::Compact(mut pass) => {
-                let result = pass.step(disk).inspect_err(|_| pass.abandon(disk));
+            Job::Compact(mut pass, dir_sync_failed) => {
+                let result = pass.step(disk).inspect_err(|error| {
+                    dir_sync_failed.fetch_or(error.lost_names(), Ordering::AcqRel);
+                    pass.abandon(disk);
+                });
                 return JobDone(Done::Compacted { pass, result });
             }
             Job::ReadDelayed(read) => return JobDone(Done::DelayedRead(read.run())),
@@ -177,7 +181,7 @@ impl Job {
                 Done::Scrubbed(scrub(view, cursor.clone(), *bytes_max, *wait))
             }
             Job::CheckSpace => Done::Space(disk.available_bytes()),
-            Job::Compact(_) | Job::ReadDelayed(_) | Job::FindDelayed(_) => {
+            Job::Compact(..) | Job::ReadDelayed(_) | Job::FindDelayed(_) => {
                 unreachable!("what is taken along by value")
             }
         }
@@ -194,9 +198,6 @@ impl JobDone {
         }
     }
 }
-
-/// Whether the sync of a commit has failed. The file of the one that is in flight beside it is not synced any more.
-pub(crate) type SyncFailed = Arc<AtomicBool>;
 
 /// The sync is called once, whatever it says: a second one would have nothing left to report.
 fn write_commit(file: &FileRef, position: u64, bytes: &[u8], failed: &SyncFailed) -> DiskResult<()> {
@@ -253,7 +254,7 @@ impl fmt::Debug for DiskJob {
             Job::Sweep(_) => write!(f, "Sweep"),
             Job::Scrub { view, cursor, .. } => write!(f, "Scrub({}, {})", view.partition, cursor.offset()),
             Job::CheckSpace => write!(f, "CheckSpace"),
-            Job::Compact(pass) => write!(f, "Compact({pass:?})"),
+            Job::Compact(pass, _) => write!(f, "Compact({pass:?})"),
             Job::ReadDelayed(read) => write!(f, "ReadDelayed({read:?})"),
             Job::FindDelayed(scan) => write!(f, "FindDelayed({scan:?})"),
         }

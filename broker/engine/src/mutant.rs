@@ -155,6 +155,14 @@ mutants! {
         KeyOrderIgnored,
         /// the keys of what is leased are missing in a checkpoint
         KeysNotKept,
+        /// messages are given out in the order in which they came, however urgent they are
+        PriorityIgnored,
+        /// as long as there are urgent messages, nobody gets another one
+        LowPriorityStarves,
+        /// why a worker gave a message back is not kept
+        ReleaseReasonLost,
+        /// what a subscription is given is not taken off its credit
+        CreditNotTaken,
         /// a message is given out though it expired
         ExpiredDelivered,
         /// what comes behind the offset up to which is acknowledged is settled, too

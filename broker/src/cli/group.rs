@@ -28,6 +28,7 @@ pub(super) enum GroupVerb {
 #[command(after_help = "Examples:\n  \
     dure group create resize --topic photos --kind queue --lease 1m --max-attempts 3\n  \
     dure group create billing --topic orders --kind queue --ordering key\n  \
+    dure group create guards --topic alarms --kind queue --ordering priority\n  \
     dure group create audit --topic photos --topic clicks --kind stream")]
 pub(super) struct CreateArgs {
     group: String,
@@ -55,6 +56,7 @@ enum Kind {
 enum Order {
     None,
     Key,
+    Priority,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -88,8 +90,10 @@ struct QueueArgs {
     #[arg(long, value_name = "FIRST..LONGEST", value_parser = args::backoff)]
     backoff: Option<(Duration, Duration)>,
     /// With `key`, messages of one key are handed out one at a time, in order; those without a key as they come. A
-    /// message that is tried again or waits holds back its key only [default: none].
-    #[arg(long, value_name = "none|key", hide_possible_values = true)]
+    /// message that is tried again or waits holds back its key only. With `priority`, urgent messages are handed out
+    /// first (see `dure produce --priority`): of eight from a partition seven are the most urgent among those it sees,
+    /// at least the next 4,096, and one is that which has waited longest [default: none].
+    #[arg(long, value_name = "none|key|priority", hide_possible_values = true)]
     ordering: Option<Order>,
     /// Dead letters are copied to this topic.
     #[arg(long, value_name = "TOPIC")]
@@ -119,6 +123,7 @@ impl QueueArgs {
             ordering: self.ordering.map_or(default.ordering, |ordering| match ordering {
                 Order::None => Ordering::None,
                 Order::Key => Ordering::Key,
+                Order::Priority => Ordering::Priority,
             }),
             dead_letter_topic: self.dead_letter,
             hold: self.hold.map_or(default.hold, |hold| hold == YesNo::Yes),
@@ -279,7 +284,7 @@ fn description(group: &GroupDescription) -> String {
             ("lease", units::span(settings.lease)),
             ("max-attempts", settings.attempts_max.to_string()),
             ("backoff", backoff),
-            ("ordering", if settings.ordering == Ordering::Key { "key" } else { "none" }.to_owned()),
+            ("ordering", settings.ordering.to_string()),
             ("dead-letter", settings.dead_letter_topic.clone().unwrap_or_else(|| "-".into())),
             ("expired", if settings.expired == Expired::Drop { "drop" } else { "dead-letter" }.to_owned()),
             ("hold", if settings.hold { "yes" } else { "no" }.to_owned()),
@@ -293,7 +298,30 @@ fn description(group: &GroupDescription) -> String {
             member.partitions.iter().map(|p| format!("{}/{}", p.topic, p.partition)).collect();
         members.row(vec![member.id.clone(), member.client.clone(), partitions.join(" ")]);
     }
-    format!("{}\n{}\n{}", fields(&rows), members.render("no members"), partitions(group))
+    let members = members.render("no members");
+    format!("{}\n{members}\n{}{}", fields(&rows), partitions(group), hottest_keys(group))
+}
+
+/// Nothing where no messages wait behind others of their key.
+fn hottest_keys(group: &GroupDescription) -> String {
+    if group.hottest_keys.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(&[
+        ("KEY", Side::Left),
+        ("WAITING", Side::Right),
+        ("OUT", Side::Right),
+        ("PARTITION", Side::Left),
+    ]);
+    for hot in &group.hottest_keys {
+        table.row(vec![
+            String::from_utf8_lossy(&hot.key).escape_debug().to_string(),
+            units::count(hot.waiting),
+            units::count(hot.out),
+            format!("{}/{}", hot.topic, hot.partition),
+        ]);
+    }
+    format!("\n{}", table.render(""))
 }
 
 fn partitions(group: &GroupDescription) -> String {

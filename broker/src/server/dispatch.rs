@@ -112,6 +112,10 @@ impl Connection {
                 self.list_dead_letters(correlation, list, room);
                 return Ok(());
             }
+            Body::DescribeGroup(describe) => {
+                self.describe_group(correlation, describe, room);
+                return Ok(());
+            }
             Body::Backup(backup) => return self.backup(correlation, &backup, room),
             Body::WorkQueue(work) => {
                 self.work_queue(correlation, work, room);
@@ -129,7 +133,6 @@ impl Connection {
             Body::InitProducer(_) => Request::InitProducer,
             Body::CreateGroup(m) => Request::CreateGroup(m),
             Body::ListGroups(_) => Request::ListGroups,
-            Body::DescribeGroup(m) => Request::DescribeGroup(m),
             Body::DeleteGroup(m) => Request::DeleteGroup(m),
             Body::Redrive(m) => Request::Redrive(m),
             Body::PurgeDeadLetters(m) => Request::PurgeDeadLetters(m),

@@ -9,6 +9,7 @@ mod delivery;
 mod dispatch;
 mod frames;
 mod handshake;
+mod hot_keys;
 mod lookups;
 mod stream;
 mod writer;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use bytes::Bytes;
 use dure_proto::wire::{self, envelope::Body, seek_group::Position};
 use serde::{Serialize, Serializer};
 
@@ -41,6 +42,21 @@ pub enum Ordering {
     /// Keys are told apart by a 64-bit number under a secret: two that share one are kept in order with each other,
     /// too. A redriven dead letter is the next of its key; those behind it that were done meanwhile stay done.
     Key,
+    /// The most urgent one first, by [`Message::priority`](crate::Message::priority): of eight that a partition hands
+    /// out seven are the most urgent it sees, which is at least the next 4,096, and the eighth is the one that has waited
+    /// longest, so that every message is handed out in the end. Keys are not ordered. A redriven dead letter counts as
+    /// one without a priority.
+    Priority,
+}
+
+impl fmt::Display for Ordering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Ordering::None => "none",
+            Ordering::Key => "key",
+            Ordering::Priority => "priority",
+        })
+    }
 }
 
 /// What becomes of a message that expired before a queue group delivered it.
@@ -165,6 +181,25 @@ pub struct GroupDescription {
     /// Settings of a queue group.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub settings: Option<QueueSettings>,
+    /// Of a queue group that keeps the order of keys: those behind which most messages wait, at most 10, the longest
+    /// line first. Only of a group that was asked for by name.
+    pub hottest_keys: Vec<HotKey>,
+}
+
+/// A key behind which messages of a queue group wait. Serializes as `{"key", "waiting", "out", "topic", "partition"}`, a
+/// key that is not UTF-8 as `key_base64`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HotKey {
+    /// The key; of a longer one its first 1,024 bytes.
+    pub key: Bytes,
+    /// Messages that are neither out nor done, as far as the group has looked into the log.
+    pub waiting: u64,
+    /// Out with a worker, or on their way to the dead letters.
+    pub out: u64,
+    /// The topic.
+    pub topic: String,
+    /// The partition within it.
+    pub partition: u32,
 }
 
 /// A member of a group.
@@ -263,8 +298,16 @@ impl GroupDescription {
             bytes: sum(|p| p.bytes),
             held_bytes: sum(|p| p.held_bytes),
             settings: group.queue.filter(|_| kind == GroupKind::Queue).map(QueueSettings::from_wire),
+            hottest_keys: group.hottest_keys.into_iter().map(HotKey::from_wire).collect(),
             partitions,
         })
+    }
+}
+
+impl HotKey {
+    fn from_wire(hot: wire::HotKey) -> HotKey {
+        let wire::HotKey { topic, partition, key, waiting, out, .. } = hot;
+        HotKey { key: key.into(), waiting, out, topic, partition }
     }
 }
 
@@ -308,6 +351,7 @@ impl QueueSettings {
         let ordering = match self.ordering {
             Ordering::None => wire::Ordering::None,
             Ordering::Key => wire::Ordering::Key,
+            Ordering::Priority => wire::Ordering::Priority,
         };
         wire::QueueSettings {
             lease_ms: super::topics::ms(self.lease),
@@ -339,6 +383,7 @@ impl QueueSettings {
             ordering: match settings.ordering() {
                 wire::Ordering::None => Ordering::None,
                 wire::Ordering::Key => Ordering::Key,
+                wire::Ordering::Priority => Ordering::Priority,
             },
             dead_letter_topic: Some(settings.dead_letter_topic).filter(|topic| !topic.is_empty()),
             hold: settings.hold,

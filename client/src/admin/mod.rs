@@ -14,7 +14,7 @@ use crate::error::Result;
 pub use backup::{Backup, BackupEnd};
 pub use dead_letters::{DeadLetter, DeadLetterPage};
 pub use groups::{
-    Expired, GroupDescription, GroupKind, GroupPartition, GroupState, MemberDescription, Ordering,
+    Expired, GroupDescription, GroupKind, GroupPartition, GroupState, HotKey, MemberDescription, Ordering,
     QueueSettings, TopicPartitionName,
 };
 pub use topics::{

@@ -85,8 +85,10 @@ impl ClientBuilder {
         if name.len() > NAME_BYTES_MAX {
             return Err(Error::invalid(format!("the client's name is longer than {NAME_BYTES_MAX} bytes")));
         }
+        let greeting = Greeting { client: name };
         let inner = Inner {
-            link: Link::new(servers, Greeting { client: name }),
+            work_link: Link::new(servers.clone(), greeting.clone()),
+            link: Link::new(servers, greeting),
             metadata: MetadataCache::default(),
             request_timeout: self.request_timeout,
         };

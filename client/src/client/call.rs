@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Client;
+use super::link::Link;
 use crate::backoff::Backoff;
 use crate::connection::{Connection, Reply};
 use crate::error::{Error, Result};
@@ -32,10 +33,12 @@ impl Client {
 
     /// The live connection, or a new one before the deadline.
     pub(crate) async fn connection_by(&self, deadline: Instant) -> Result<Arc<Connection>> {
-        match timeout_at(deadline, self.inner.link.connection(deadline)).await {
-            Ok(connection) => connection,
-            Err(_) => Err(Error::disconnected("no connection could be made in time")),
-        }
+        connection_of(&self.inner.link, deadline).await
+    }
+
+    /// The same of the connection over which queues are worked. It belongs to the runtime of whoever asks for it first.
+    pub(crate) async fn work_connection_by(&self, deadline: Instant) -> Result<Arc<Connection>> {
+        connection_of(&self.inner.work_link, deadline).await
     }
 
     /// [`Client::call_by`] within the request timeout.
@@ -87,6 +90,13 @@ impl Client {
                 sleep(backoff.next_delay()).await;
             }
         }
+    }
+}
+
+async fn connection_of(link: &Link, deadline: Instant) -> Result<Arc<Connection>> {
+    match timeout_at(deadline, link.connection(deadline)).await {
+        Ok(connection) => connection,
+        Err(_) => Err(Error::disconnected("no connection could be made in time")),
     }
 }
 

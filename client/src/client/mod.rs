@@ -20,7 +20,8 @@ use link::Link;
 use metadata::MetadataCache;
 pub(crate) use metadata::{TopicInfo, unexpected};
 
-/// A handle on a broker. Clones share one connection, which is made anew whenever it is lost.
+/// A handle on a broker. Clones share one connection, which is made anew whenever it is lost, and a second one if they
+/// work queues.
 ///
 /// Every operation ends within the client's `request_timeout` (30 s unless told otherwise) beyond what it was
 /// asked to wait for: it succeeds, fails with a typed [`Error`](crate::Error), or says that its outcome is
@@ -33,6 +34,9 @@ pub struct Client {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) link: Link,
+    /// Of queue consumers alone, whose connection has to go on whatever the client's runtime does. Not made before one
+    /// subscribes.
+    pub(crate) work_link: Link,
     pub(crate) metadata: MetadataCache,
     pub(crate) request_timeout: Duration,
 }
@@ -86,9 +90,11 @@ impl Client {
         self.call(body, Retries::Idempotent).await.map(drop)
     }
 
-    /// Writes what is still queued, such as the releases of dropped jobs, and closes the connection. Whatever
+    /// Writes what is still queued, such as the releases of dropped jobs, and closes the connections. Whatever
     /// uses the client afterwards, or its clones, connects anew.
     pub async fn close(&self) {
+        crate::queue::keeper::caught_up().await;
+        self.inner.work_link.close().await;
         self.inner.link.close().await;
     }
 }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::held::Held;
 use super::worker::Worker;
-use super::{Core, Handle, JobStream, renewal, settler};
+use super::{Core, Handle, JobStream, keeper, renewal, settler};
 use crate::admin::GroupKind;
 use crate::client::{Client, first_answer};
 use crate::error::{Error, ErrorCode, Result, Retry};
@@ -75,6 +75,7 @@ impl QueueBuilder {
         if self.lease.is_some_and(|lease| lease < Duration::from_millis(1)) {
             return Err(Error::invalid("a lease lasts at least a millisecond"));
         }
+        let keeper = keeper::runtime()?;
         self.client.fresh_topic(&self.topic).await?;
         self.check_kind().await?;
         let request_timeout = self.client.inner.request_timeout;
@@ -89,11 +90,11 @@ impl QueueBuilder {
         let (subscribed, first) = oneshot::channel();
         let stop = CancellationToken::new();
         let guard = stop.clone().drop_guard();
-        tokio::spawn(settler::run(Arc::clone(&core), settlements));
-        tokio::spawn(renewal::run(Arc::clone(&core), commands.downgrade()));
+        keeper.spawn(settler::run(Arc::clone(&core), settlements));
+        keeper.spawn(renewal::run(Arc::clone(&core), commands.downgrade()));
         let worker =
             Worker { core: Arc::clone(&core), lease: self.lease, out, commands: commands.downgrade() };
-        tokio::spawn(worker.run(subscribed, stop));
+        keeper.spawn(worker.run(subscribed, stop));
         first_answer(first, request_timeout).await?;
         Ok(JobStream { ready, handle: Arc::new(Handle { core, commands }), _stop: guard })
     }

@@ -17,8 +17,8 @@ use crate::message::Header;
 /// The protocol's limit; what is longer is cut.
 const REASON_BYTES_MAX: usize = 1024;
 
-/// A leased message. Its lease is renewed in the background for as long as it is held, so a handler may take its
-/// time; one that blocks its thread belongs into `spawn_blocking`, since renewal needs a thread of the runtime.
+/// A leased message. Its lease is renewed in the background for as long as it is held, on a thread of its own: a handler
+/// may take its time, and may block its thread.
 ///
 /// Dropping it puts it back into the queue at once; the attempt counts.
 #[derive(Debug)]

@@ -1,10 +1,12 @@
 //! Working through a queue group: [`worker`] keeps the subscription, [`held`] is the table of what is leased,
-//! [`settler`] sends acknowledgements and the like, [`renewal`] keeps leases alive.
+//! [`settler`] sends acknowledgements and the like, [`renewal`] keeps leases alive. All three run on the thread of
+//! [`keeper`], as does their connection, so that no handler can keep them from running.
 
 mod builder;
 mod command;
 mod held;
 mod job;
+pub(crate) mod keeper;
 mod oneshot;
 mod received;
 mod renewal;

@@ -73,13 +73,13 @@ fn request(core: &Core, batch: &[Command]) -> Body {
 
 /// One way. If there is no connection, the worker says it again once there is.
 async fn say_started(core: &Core, batch: &[Command]) {
-    if let Ok(connection) = core.client.connection_by(Instant::now()).await {
+    if let Ok(connection) = core.client.work_connection_by(Instant::now()).await {
         connection.send(request(core, batch));
     }
 }
 
 async fn submit(core: &Core, batch: &[Command], deadline: Instant) -> Result<Submitted> {
-    let connection = core.client.connection_by(deadline).await?;
+    let connection = core.client.work_connection_by(deadline).await?;
     let submitted = timeout_at(deadline, connection.submit(request(core, batch), Bytes::new())).await;
     submitted.unwrap_or_else(|_| Err(Error::timeout("waiting for room on the connection")))
 }

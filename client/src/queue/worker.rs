@@ -85,7 +85,7 @@ impl Worker {
     /// One subscription. `Ok`: its connection was lost.
     async fn subscription(&self, first: &mut First) -> Result<()> {
         let core = &self.core;
-        let connection = core.client.connection_by(core.client.deadline()).await?;
+        let connection = core.client.work_connection_by(core.client.deadline()).await?;
         let pushes_max = core.held.messages_max() as usize + PUSHES_WITHOUT_JOBS;
         let Ok(mut subscription) = connection.subscribe(pushes_max) else { return Ok(()) };
         self.reclaim(&connection);

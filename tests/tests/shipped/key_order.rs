@@ -99,3 +99,21 @@ fn many_workers_on_one_partition_keep_every_key_in_order() {
         assert!(offsets.is_sorted(), "{key}: {offsets:?}");
     }
 }
+
+#[test]
+fn the_hottest_keys_are_named_in_the_groups_description() {
+    let broker = broker_with("user-7:1\nuser-7:2\nuser-8:1\nuser-7:3\nuser-8:2\n", "");
+    let jobs = receive(&broker, "--count 10 --wait 10s");
+    assert_eq!(jobs.len(), 2);
+    let group = broker.json("group describe g");
+    let named: Vec<_> = group["hottest_keys"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|hot| (&hot["key"], &hot["waiting"], &hot["out"]))
+        .collect();
+    let (seven, eight) = (Value::from("user-7"), Value::from("user-8"));
+    assert_eq!(named, [(&seven, &2.into(), &1.into()), (&eight, &1.into(), &1.into())], "{group}");
+    let table = broker.dure("group describe g").ok();
+    assert!(["KEY", "user-7", "WAITING"].iter().all(|word| table.text().contains(word)), "{table}");
+}

@@ -3,6 +3,7 @@
 
 mod backup;
 mod bench;
+mod blocking;
 mod compaction;
 mod crash;
 mod delay;
@@ -15,6 +16,7 @@ mod http;
 mod inspect;
 mod key_order;
 mod messages;
+mod priority;
 mod producer;
 mod queue;
 mod reconnect;

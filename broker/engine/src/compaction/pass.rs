@@ -7,7 +7,7 @@ use dure_proto::{BatchLimits, Offset, Records, TopicPartition, split_entries};
 use super::progress::Due;
 use super::rewrite::{Becomes, Rewriting, Rule};
 use super::{KeyMap, READ_BYTES, STEP_BYTES};
-use crate::disk::{Disk, DiskResult};
+use crate::disk::{Disk, DiskOp, DiskResult};
 use crate::log::{Cursor, LogLayout, LogView, ReadError, ReadOutcome, SegmentId, SegmentMeta, Wait};
 
 /// What a pass is told.
@@ -84,6 +84,13 @@ pub(crate) enum PassError {
     Disk(#[from] crate::disk::DiskError),
     #[error("{0}")]
     Read(#[from] ReadError),
+}
+
+impl PassError {
+    /// The sync of a directory failed: names of other files may have been lost with it, and another sync would not say so.
+    pub(crate) fn lost_names(&self) -> bool {
+        matches!(self, PassError::Disk(error) if error.op == DiskOp::SyncDir)
+    }
 }
 
 impl Pass {

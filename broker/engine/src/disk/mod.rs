@@ -16,6 +16,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 pub use real::RealDisk;
 pub use sim::{
@@ -184,6 +185,10 @@ pub struct DiskError {
     /// Why, with its raw code.
     pub source: Arc<io::Error>,
 }
+
+/// Whether the sync of a commit has failed: the file of the one that is in flight beside it is not synced any more. Or
+/// that of a directory beside a checkpoint: what is synced after it says nothing.
+pub(crate) type SyncFailed = Arc<AtomicBool>;
 
 impl DiskError {
     /// An error of `op` at `path`.

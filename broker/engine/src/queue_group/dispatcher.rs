@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dure_proto::PartitionId;
 
+use super::ready::ReadyMessages;
 use crate::Now;
+use crate::mutant::{self, Mutant};
 use crate::request::{ConnectionId, ReplyTo, SubscriptionId};
 
 /// Subscriptions and waiting receives of one dispatcher.
@@ -18,15 +20,6 @@ pub enum Taker {
     Subscription(ConnectionId, SubscriptionId),
     /// Takes once.
     Receive(ReplyTo),
-}
-
-/// What a partition has for this group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReadyMessages {
-    /// Which partition.
-    pub partition: PartitionId,
-    /// How many messages [could be granted](super::LeaseTable::grantable).
-    pub messages: u64,
 }
 
 /// One grant to be made. A receive may get several from different partitions in one
@@ -230,22 +223,19 @@ impl Dispatcher {
         !self.turns.is_empty()
     }
 
-    /// Shares out what the partitions have, and takes it off `ready`, which is in the order of partitions. In
-    /// each round everybody gets an equal part of what is there, at most what it wants, so that nobody hoards
-    /// while others wait. A receive is over with what it gets.
-    pub fn dispatch(&mut self, ready: &mut [ReadyMessages]) -> Vec<Dispatch> {
-        debug_assert!(ready.is_sorted_by_key(|of| of.partition), "partitions in order");
-        let mut total: u64 = ready.iter().map(|of| of.messages).sum();
+    /// Shares out what the partitions have, and takes it off `ready`. In each round everybody gets an equal part of
+    /// what is there, at most what it wants, so that nobody hoards while others wait. A receive is over with what it gets.
+    pub fn dispatch(&mut self, ready: &mut ReadyMessages) -> Vec<Dispatch> {
         let mut dispatches = Vec::new();
-        while total > 0 && !self.turns.is_empty() {
-            let share = total.div_ceil(self.turns.len() as u64);
+        while ready.total() > 0 && !self.turns.is_empty() {
+            let share = ready.total().div_ceil(self.turns.len() as u64);
             for _ in 0..self.turns.len() {
-                if total == 0 {
+                if ready.total() == 0 {
                     break; // Who got nothing in this round is first in the next one.
                 }
                 let taker = self.turns.pop_front().expect("one turn each in this round");
-                let count = share.min(total);
-                total -= self.take_turn(taker, count, ready, &mut dispatches);
+                let count = share.min(ready.total());
+                self.take_turn(taker, count, ready, &mut dispatches);
             }
         }
         dispatches
@@ -287,31 +277,28 @@ impl Dispatcher {
         &mut self,
         taker: Taker,
         count_max: u64,
-        ready: &mut [ReadyMessages],
+        ready: &mut ReadyMessages,
         dispatches: &mut Vec<Dispatch>,
-    ) -> u64 {
+    ) {
         let wants = self.takers.get_mut(&taker).expect("turns hold takers only");
         let count = count_max.min(u64::from(wants.messages.min(wants.room())));
-        wants.messages -= count as u32;
+        wants.messages -= if mutant::is(Mutant::CreditNotTaken) { 0 } else { count as u32 };
         wants.unseen = wants.unseen.saturating_add(count as u32);
         wants.need_bytes = 0;
         let wants = *wants;
         let mut left = count;
         while left > 0 {
-            let of = next_partition(ready, self.last_partition).expect("no more is given than is ready");
-            let part = left.min(of.messages);
-            of.messages -= part;
+            let taken = ready.take(self.last_partition, left);
+            let (partition, part) = taken.expect("no more is given than is ready");
             left -= part;
-            self.last_partition = Some(of.partition);
-            let (partition, lease_ms) = (of.partition, wants.lease_ms);
-            dispatches.push(Dispatch { to: taker, partition, count: part as u32, lease_ms });
+            self.last_partition = Some(partition);
+            dispatches.push(Dispatch { to: taker, partition, count: part as u32, lease_ms: wants.lease_ms });
         }
         if wants.deadline_mono_ms.is_some() {
             self.forget(taker, wants);
         } else if wants.any() {
             self.turns.push_back(taker);
         }
-        count
     }
 
     fn forget(&mut self, taker: Taker, wants: Wants) {
@@ -353,13 +340,6 @@ fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// The first partition behind `last`, around the end, that has messages.
-fn next_partition(ready: &mut [ReadyMessages], last: Option<PartitionId>) -> Option<&mut ReadyMessages> {
-    let start = last.map_or(0, |last| ready.partition_point(|of| of.partition <= last));
-    let (before, behind) = ready.split_at_mut(start);
-    behind.iter_mut().chain(before).find(|of| of.messages > 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -383,8 +363,10 @@ mod tests {
         dispatcher
     }
 
-    fn ready(messages: &[u64]) -> Vec<ReadyMessages> {
-        (0..).zip(messages).map(|(n, m)| ReadyMessages { partition: PartitionId(n), messages: *m }).collect()
+    fn ready(messages: &[u64]) -> ReadyMessages {
+        let mut ready = ReadyMessages::default();
+        (0..).zip(messages).for_each(|(n, m)| ready.set(PartitionId(n), *m));
+        ready
     }
 
     /// Who gets how many.
@@ -396,7 +378,8 @@ mod tests {
             *given.entry(dispatch.to).or_default() += dispatch.count;
         }
         dispatcher.check();
-        let left: u64 = ready.iter().map(|of| of.messages).sum();
+        ready.check();
+        let left = ready.total();
         assert_eq!(messages.iter().sum::<u64>() - left, given.values().map(|n| u64::from(*n)).sum::<u64>());
         assert!(left == 0 || !dispatcher.is_hungry(), "somebody is left hungry");
         given

@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dure_proto::Offset;
 use dure_proto::journal::{self, QueueEvent, queue_event::Event};
+use dure_proto::{KeyHash, Offset};
 
 use super::table::LeaseTable;
 use super::window::Window;
@@ -21,10 +21,17 @@ const ENTRY_BYTES: usize = 256;
 /// The messages of a table that were looked at, are not settled, and expire.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Expiries {
-    /// When each expires, on the monotonic clock.
-    at: BTreeMap<Offset, u64>,
-    /// Those of `at` that are not out, by that time.
+    of: BTreeMap<Offset, Life>,
+    /// Those of `of` that are not out, by when they expire.
     due: BTreeSet<(u64, Offset)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Life {
+    /// When it expires, on the monotonic clock.
+    at_mono_ms: u64,
+    /// Where the group keeps the order of keys: it may die in the middle of its line.
+    key: Option<KeyHash>,
 }
 
 impl Expiries {
@@ -33,36 +40,43 @@ impl Expiries {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.at.len() * ENTRY_BYTES
+        self.of.len() * ENTRY_BYTES
     }
 
     /// A message was looked at.
-    pub(crate) fn set(&mut self, offset: Offset, at_mono_ms: u64, is_out: bool) {
-        if let Some(before) = self.at.insert(offset, at_mono_ms) {
-            self.due.remove(&(before, offset));
+    pub(crate) fn set(&mut self, offset: Offset, at_mono_ms: u64, key: Option<KeyHash>, is_out: bool) {
+        if let Some(before) = self.of.insert(offset, Life { at_mono_ms, key }) {
+            self.due.remove(&(before.at_mono_ms, offset));
         }
         self.stand(offset, is_out);
     }
 
+    /// The key of a message that expires.
+    pub(crate) fn key_of(&self, offset: Offset) -> Option<KeyHash> {
+        self.of.get(&offset)?.key
+    }
+
     /// A message is out from now on, or is not any more.
     pub(crate) fn stand(&mut self, offset: Offset, is_out: bool) {
-        let Some(at) = self.at.get(&offset) else { return };
+        let Some(Life { at_mono_ms, .. }) = self.of.get(&offset) else { return };
         match is_out {
-            true => self.due.remove(&(*at, offset)),
-            false => self.due.insert((*at, offset)),
+            true => self.due.remove(&(*at_mono_ms, offset)),
+            false => self.due.insert((*at_mono_ms, offset)),
         };
     }
 
     /// `from..to` is settled.
     pub(crate) fn settle(&mut self, from: Offset, to: Offset) {
-        while let Some((offset, at)) = self.at.range(from..to.max(from)).next().map(|(o, at)| (*o, *at)) {
-            self.at.remove(&offset);
-            self.due.remove(&(at, offset));
+        while let Some((offset, life)) = self.of.range(from..to.max(from)).next().map(|(o, life)| (*o, *life))
+        {
+            self.of.remove(&offset);
+            self.due.remove(&(life.at_mono_ms, offset));
         }
     }
 
     pub(super) fn check(&self, is_out: impl Fn(Offset) -> bool) {
-        let due = self.at.iter().filter(|(offset, _)| !is_out(**offset)).map(|(offset, at)| (*at, *offset));
+        let due = self.of.iter().filter(|(offset, _)| !is_out(**offset));
+        let due = due.map(|(offset, life)| (life.at_mono_ms, *offset));
         assert_eq!(self.due, due.collect(), "a message expires unseen, or is settled and expires");
     }
 }
@@ -74,7 +88,7 @@ impl LeaseTable {
         if self.window.is_some() {
             return;
         }
-        self.window = Some(Window::new(self.fresh.max(self.floor())));
+        self.window = Some(Window::new(self.fresh.max(self.floor()), false));
         let known: Vec<Offset> = self.messages.keys().copied().collect();
         known.into_iter().for_each(|offset| self.stand(offset));
     }

@@ -5,6 +5,7 @@ use dure_proto::{Epoch, KeyHash, LeaseToken, Offset};
 
 use super::settings::LEASE_MS_MAX;
 use super::table::LeaseTable;
+use super::window::Window;
 use crate::Now;
 use crate::mutant::{self, Mutant};
 
@@ -64,7 +65,7 @@ pub struct Grant {
 
 impl LeaseTable {
     /// Leases up to `count_max` messages: returned ones first, then fresh ones in order; where keys are kept in order,
-    /// those whose turn it is. One event tells of contiguous offsets.
+    /// those whose turn it is; where urgent ones go first, those that are. One event tells of contiguous offsets.
     pub fn grant(
         &mut self,
         now: Now,
@@ -77,7 +78,9 @@ impl LeaseTable {
         let mut grants = Vec::new();
         while grants.len() < count_max as usize {
             let Some(offset) = self.next_to_grant() else { break };
-            let key = self.window.as_ref().and_then(|window| window.key_of_open(offset));
+            let open = self.window.as_ref().and_then(|window| window.of_open(offset));
+            let key = open.and_then(|(key, _)| key);
+            self.window.iter_mut().for_each(Window::count_grant);
             let token = tokens.take();
             let leased = journal::Leased {
                 offset: offset.0,

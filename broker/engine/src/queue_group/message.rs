@@ -1,6 +1,6 @@
 //! What is known of one message that is not plainly settled and not plainly untouched.
 
-use dure_proto::{KeyHash, LeaseToken, Offset};
+use dure_proto::{KeyHash, LeaseToken, Offset, Priority};
 
 use super::window::Standing;
 
@@ -17,6 +17,8 @@ pub(crate) struct Message {
     pub(crate) letter: Option<Offset>,
     /// Set from its first grant on, where the group keeps the order of keys and it has one.
     pub(crate) key: Option<KeyHash>,
+    /// How urgent it is, where the group goes by that and its record was looked at. Volatile.
+    pub(crate) priority: Priority,
     /// Why it was given back the last time, if that was out of attempts.
     pub(crate) why: Option<Box<str>>,
     pub(crate) phase: Phase,

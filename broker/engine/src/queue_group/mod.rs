@@ -5,8 +5,8 @@
 //! [`LeaseTable::apply`] changes what is durable, and replay calls the same. One [`Dispatcher`] per group and
 //! topic shares the messages among subscriptions and receives.
 //!
-//! A table of a group that keeps the order of keys, or of a topic whose messages expire, has a [`window::Window`] beside
-//! it: it grants only messages whose records were looked at, and of each key one at a time.
+//! A table of a group that keeps the order of keys or goes by priority, or of a topic whose messages expire, has a
+//! [`window::Window`] beside it: it grants only messages whose records were looked at, and of each key one at a time.
 
 mod apply;
 mod check;
@@ -14,10 +14,12 @@ mod dispatcher;
 mod expiry;
 mod grant;
 mod held;
+mod hot;
 mod letters;
 mod message;
 mod offset_runs;
 mod rates;
+mod ready;
 mod record_table;
 mod settings;
 mod settle;
@@ -26,14 +28,17 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod timeout;
+mod turns;
 mod window;
 
 pub use apply::NotApplied;
-pub use dispatcher::{Dispatch, Dispatcher, DispatcherFull, ReadyMessages, Sent, TAKERS_MAX, Taker};
+pub use dispatcher::{Dispatch, Dispatcher, DispatcherFull, Sent, TAKERS_MAX, Taker};
 pub use expiry::EXPIRED_REASON;
 pub use grant::{Grant, LeaseTerms, TokenSource};
+pub use hot::{HOTTEST_KEYS_MAX, HotKey};
 pub use letters::Dying;
 pub use message::{DeadLetter, MessageState};
+pub use ready::ReadyMessages;
 pub use record_table::{RECORD_TABLE_MAX, RecordFacts, RecordTable};
 pub use settings::{
     Jitter, LEASE_MS_MAX, LeaseSettings, REASON_BYTES_MAX, RELEASE_DELAY_MS_MAX, TABLE_MESSAGES_MAX,
@@ -42,4 +47,5 @@ pub use settings::{
 pub use settle::{SettleError, Settlement};
 pub use snapshot::RestoreError;
 pub use table::{Counts, LeaseTable};
-pub use window::WINDOW_BYTES_MAX;
+pub use turns::PRIORITY_ROUND;
+pub use window::{PRIORITY_LOOK_AHEAD, WINDOW_BYTES_MAX};

@@ -17,6 +17,8 @@ pub(crate) struct OffsetRuns {
     last_follows: u64,
     /// The highest run, if there are two.
     last: Range<u64>,
+    /// How many are held.
+    len: u64,
 }
 
 impl OffsetRuns {
@@ -25,9 +27,15 @@ impl OffsetRuns {
         (!self.first.is_empty()).then_some(Offset(self.first.start))
     }
 
+    /// How many are held.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
     /// Appends an offset, which is above all that are held.
     pub(crate) fn push(&mut self, offset: Offset) {
         let offset = offset.0;
+        self.len += 1;
         if self.first.is_empty() {
             self.first = offset..offset + 1;
             return;
@@ -51,9 +59,11 @@ impl OffsetRuns {
     pub(crate) fn drop_below(&mut self, to: Offset) {
         while !self.first.is_empty() && self.first.start < to.0 {
             if self.first.end > to.0 {
+                self.len -= to.0 - self.first.start;
                 self.first.start = to.0;
                 return;
             }
+            self.len -= self.first.end - self.first.start;
             self.first = self.take_second();
         }
         // A key that was hot once does not keep its memory.

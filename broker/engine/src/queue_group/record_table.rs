@@ -1,9 +1,10 @@
 //! What a group that looks into messages learns of them before it grants them: a record table for a range of offsets,
 //! made outside from decoded batches, since nothing is decompressed on a shard's thread.
 
-use dure_proto::{KeyHash, KeySeed, Offset, Records, ttl_ms};
+use dure_proto::{KeyHash, KeySeed, Offset, Priority, Records, ttl_ms};
 
 use super::table::LeaseTable;
+use super::window::Window;
 use crate::Now;
 use crate::mutant::{self, Mutant};
 
@@ -21,6 +22,8 @@ pub struct RecordFacts {
     pub key: Option<KeyHash>,
     /// When it expires, on the wall clock; absent: never.
     pub expires_wall_ms: Option<u64>,
+    /// How urgent it is.
+    pub priority: Priority,
 }
 
 impl RecordFacts {
@@ -38,6 +41,7 @@ impl RecordFacts {
             Some(record) => RecordFacts {
                 key: record.key.map(|key| KeyHash::of(&key, seed)),
                 expires_wall_ms: ttl_ms(&record.headers).map(|ttl| append_time_ms.saturating_add(ttl)),
+                priority: Priority::of_record(&record.headers),
             },
         })
     }
@@ -60,6 +64,15 @@ pub enum RecordTable {
 }
 
 impl LeaseTable {
+    /// Whether a record table is wanted, but perhaps [not yet](LeaseTable::take_wanted_records).
+    #[must_use]
+    pub fn wants_records(&self) -> bool {
+        let Some(window) = &self.window else { return false };
+        !window.is_asked
+            && self.has_room_to_look()
+            && self.settled.next_unsettled(window.scanned()) < self.high_watermark
+    }
+
     /// From where on a record table is wanted. It is asked for from now on, until
     /// [`handle_records`](LeaseTable::handle_records).
     pub fn take_wanted_records(&mut self, now: Now) -> Option<Offset> {
@@ -113,7 +126,7 @@ impl LeaseTable {
     /// Lines and turns take as much memory as they may: nothing further is looked at until some are settled.
     #[must_use]
     pub fn is_window_full(&self) -> bool {
-        let bytes = |window: &super::window::Window| window.bytes() + self.expiries.bytes();
+        let bytes = |window: &Window| window.bytes() + self.expiries.bytes();
         self.window.as_ref().is_some_and(|window| bytes(window) >= self.settings.window_bytes_max)
     }
 
@@ -136,8 +149,8 @@ impl LeaseTable {
     }
 
     fn has_room_to_look(&self) -> bool {
-        let fresh = self.window.as_ref().map_or(0, |window| window.open_counts().1);
-        fresh < super::window::FRESH_MIN && !self.is_window_full() && self.has_room_for_undecodable()
+        let wants_more = self.window.as_ref().is_some_and(Window::wants_more);
+        wants_more && !self.is_window_full() && self.has_room_for_undecodable()
     }
 
     fn has_room_for_undecodable(&self) -> bool {
@@ -160,20 +173,22 @@ impl LeaseTable {
             self.advance_window(offset.plus(1));
             return true;
         }
+        let key = facts.key.filter(|_| self.settings.by_key && !mutant::is(Mutant::KeyOrderIgnored));
         if let Some(wall_ms) = facts.expires_wall_ms {
             let at_mono_ms = now.mono_ms.saturating_add(wall_ms.saturating_sub(now.wall_ms));
             let is_out = self.messages.get(&offset).is_some_and(|message| message.standing().is_out());
-            self.expiries.set(offset, at_mono_ms, is_out);
+            self.expiries.set(offset, at_mono_ms, key, is_out);
         }
-        if self.messages.contains_key(&offset) {
+        if let Some(message) = self.messages.get_mut(&offset) {
+            message.priority = facts.priority;
             self.advance_window(offset.plus(1));
             return true;
         }
         self.advance_window(offset);
-        let key = facts.key.filter(|_| self.settings.by_key && !mutant::is(Mutant::KeyOrderIgnored));
         let LeaseTable { window, settled, messages, .. } = self;
         if let Some(window) = window {
-            window.scan(offset, key, |from| super::table::next_untouched(settled, messages, from));
+            let next_untouched = |from| super::table::next_untouched(settled, messages, from);
+            window.scan(offset, key, facts.priority, next_untouched);
         }
         true
     }

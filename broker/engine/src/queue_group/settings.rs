@@ -32,6 +32,8 @@ pub struct LeaseSettings {
     pub messages_max: usize,
     /// Messages of one key are granted one at a time and in order.
     pub by_key: bool,
+    /// Urgent messages are granted before others. Not together with `by_key`.
+    pub by_priority: bool,
     /// Expired messages go to the dead letters; else they are settled and gone.
     pub expired_die: bool,
     /// What a table may take in memory, about, for messages that wait behind others of their key.
@@ -47,6 +49,7 @@ impl Default for LeaseSettings {
             backoff_max_ms: 300_000,
             messages_max: TABLE_MESSAGES_MAX,
             by_key: false,
+            by_priority: false,
             expired_die: false,
             window_bytes_max: WINDOW_BYTES_MAX,
         }
@@ -63,6 +66,7 @@ impl From<&wire::QueueSettings> for LeaseSettings {
             backoff_first_ms,
             backoff_max_ms: wire.backoff_max_ms.clamp(backoff_first_ms, RELEASE_DELAY_MS_MAX),
             by_key: wire.ordering() == wire::Ordering::Key,
+            by_priority: wire.ordering() == wire::Ordering::Priority,
             expired_die: wire.expired() == wire::Expired::DeadLetter,
             ..LeaseSettings::default()
         }
@@ -86,6 +90,11 @@ impl Jitter {
 }
 
 impl LeaseSettings {
+    /// Messages are looked at before they are granted, whatever is in them.
+    pub(crate) fn looks_inside(&self) -> bool {
+        self.by_key || self.by_priority
+    }
+
     /// The wait after `attempts` failed ones: doubling from first to max, up to a quarter of it random, and
     /// never outside of first to max.
     #[must_use]

@@ -208,7 +208,7 @@ impl LeaseTable {
             return;
         }
         let mut reason = format!("{how} in attempt {attempts} of {attempts_max}");
-        if !why.is_empty() {
+        if !why.is_empty() && !mutant::is(Mutant::ReleaseReasonLost) {
             reason = format!("{reason}: {why}");
         }
         let reason = clip(&reason).to_owned();

@@ -1,7 +1,7 @@
 //! The table as a checkpoint holds it.
 
 use dure_proto::journal::{QueueMessageSnapshot, QueueSnapshot};
-use dure_proto::{Epoch, KeyHash, LeaseToken, Offset, TopicPartition};
+use dure_proto::{Epoch, KeyHash, LeaseToken, Offset, Priority, TopicPartition};
 use roaring::RoaringTreemap;
 
 use super::apply::waiting_until;
@@ -142,6 +142,7 @@ fn known_message(snapshot: &QueueMessageSnapshot, letter: Option<Offset>, now: N
         started: snapshot.started,
         letter,
         key: KeyHash::from_stored(snapshot.key),
+        priority: Priority::default(),
         why: (!snapshot.reason.is_empty()).then(|| clip(&snapshot.reason).into()),
         phase,
         held: 0,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dure_proto::{KeyHash, LeaseToken, Offset};
+use dure_proto::{KeyHash, LeaseToken, Offset, Priority};
 
 use super::expiry::Expiries;
 use super::held::Held;
@@ -85,7 +85,7 @@ impl LeaseTable {
     #[must_use]
     pub fn new(settings: LeaseSettings, start: Offset) -> LeaseTable {
         LeaseTable {
-            window: settings.by_key.then(|| Window::new(start)),
+            window: settings.looks_inside().then(|| Window::new(start, settings.by_priority)),
             settings,
             log_start: Offset::ZERO,
             high_watermark: start,
@@ -264,8 +264,10 @@ impl LeaseTable {
                 message
             }
             None => {
-                let key = self.window.as_ref().and_then(|window| window.key_of_open(offset));
-                Message { key, ..Message::default() }
+                let open = self.window.as_ref().and_then(|window| window.of_open(offset));
+                let unseen = || (self.expiries.key_of(offset), Priority::default());
+                let (key, priority) = open.unwrap_or_else(unseen);
+                Message { key, priority, ..Message::default() }
             }
         };
         change(&mut message);
@@ -306,7 +308,8 @@ impl LeaseTable {
         let LeaseTable { window: Some(window), expiries, settled, messages, .. } = self else { return };
         let message = &messages[&offset];
         expiries.stand(offset, message.standing().is_out());
-        window.stand(offset, message.key, message.standing(), |from| next_untouched(settled, messages, from));
+        let (key, priority, standing) = (message.key, message.priority, message.standing());
+        window.stand(offset, key, priority, standing, |from| next_untouched(settled, messages, from));
     }
 
     /// Tells the window what is settled by now, and of which keys known messages were removed.

@@ -1,23 +1,25 @@
 //! Which messages may be granted, for a group that looks into messages before it grants them: in the order of keys.
 //!
 //! Messages of one key stand in a line, lowest offset first. The head of a line can be granted if nobody has another
-//! message of its key; messages without a key stand in no line. Whoever can be granted gets a turn at the end of the
-//! turns, so that a key with a million messages is served as often as one with two.
+//! message of its key; messages without a key stand in no line. Whoever can be granted gets a [turn](super::turns), so
+//! that a key with a million messages is served as often as one with two.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use dure_proto::{KeyHash, Offset};
+use dure_proto::{KeyHash, Offset, Priority};
 
+use super::hot::HotKey;
 use super::offset_runs::OffsetRuns;
+use super::turns::Turns;
 
 /// What the lines and turns of one window take in memory, about: at the bound it looks no further.
 pub const WINDOW_BYTES_MAX: usize = 64 << 20;
 /// A window looks further when it has fewer untouched messages to grant.
-pub(super) const FRESH_MIN: usize = 1024;
+const FRESH_MIN: usize = 1024;
+/// The same where urgent ones go first: one that comes behind so many is not seen yet.
+pub const PRIORITY_LOOK_AHEAD: usize = 4096;
 /// A line in its map, with a known message in it.
 const LINE_BYTES: usize = 256;
-/// A turn in its two maps.
-const TURN_BYTES: usize = 64;
 
 /// Where a message that the table knows singly stands in its line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,13 +49,7 @@ pub(crate) struct Window {
     lines: HashMap<KeyHash, Line>,
     /// What the lines hold on the heap.
     runs_bytes: usize,
-    /// What can be granted and is known singly, by turn.
-    again: BTreeMap<u64, Offset>,
-    /// What can be granted and is untouched, by turn.
-    fresh: BTreeMap<u64, Offset>,
-    /// Exactly the members of `again` and `fresh`.
-    turns: BTreeMap<Offset, Turn>,
-    turn_next: u64,
+    turns: Turns,
     /// A record table is on its way.
     pub(super) is_asked: bool,
     /// Set if the last one could not be read: not asked again before.
@@ -77,13 +73,6 @@ struct Line {
 struct Open {
     offset: Offset,
     known: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Turn {
-    number: u64,
-    known: bool,
-    key: Option<KeyHash>,
 }
 
 impl Line {
@@ -122,15 +111,13 @@ impl Line {
 }
 
 impl Window {
-    pub(crate) fn new(scanned: Offset) -> Window {
+    /// `urgent_first`: not by turn alone, but by priority.
+    pub(crate) fn new(scanned: Offset, urgent_first: bool) -> Window {
         Window {
             scanned,
             lines: HashMap::new(),
             runs_bytes: 0,
-            again: BTreeMap::new(),
-            fresh: BTreeMap::new(),
-            turns: BTreeMap::new(),
-            turn_next: 0,
+            turns: Turns::new(urgent_first),
             is_asked: false,
             asks_again_mono_ms: None,
         }
@@ -142,19 +129,28 @@ impl Window {
 
     /// The message whose turn it is; `known_only`: of those that the table knows singly.
     pub(crate) fn next(&self, known_only: bool) -> Option<Offset> {
-        let again = self.again.first_key_value();
-        let fresh = self.fresh.first_key_value().filter(|_| !known_only);
-        again.into_iter().chain(fresh).min().map(|(_, offset)| *offset)
+        self.turns.next(known_only)
     }
 
-    /// The key of a message that can be granted.
-    pub(crate) fn key_of_open(&self, offset: Offset) -> Option<KeyHash> {
-        self.turns.get(&offset)?.key
+    /// What [`next`](Window::next) said is granted.
+    pub(crate) fn count_grant(&mut self) {
+        self.turns.count_grant();
+    }
+
+    /// The key and the priority of a message that can be granted.
+    pub(crate) fn of_open(&self, offset: Offset) -> Option<(Option<KeyHash>, Priority)> {
+        self.turns.of(offset).map(|turn| (turn.key, turn.priority))
     }
 
     /// How many can be granted: known singly, and untouched.
     pub(crate) fn open_counts(&self) -> (usize, usize) {
-        (self.again.len(), self.fresh.len())
+        self.turns.counts()
+    }
+
+    /// It has few untouched messages to grant, and would look further for more.
+    pub(super) fn wants_more(&self) -> bool {
+        let fresh_min = if self.turns.urgent_first() { PRIORITY_LOOK_AHEAD } else { FRESH_MIN };
+        self.open_counts().1 < fresh_min
     }
 
     /// Somebody has a message of this key.
@@ -162,14 +158,28 @@ impl Window {
         self.lines.get(&key).is_some_and(|line| line.out > 0)
     }
 
+    /// The line of each key, in any order. Those of `untouched` that are settled behind others count, too: they are few.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = HotKey> {
+        self.lines.values().filter_map(|line| {
+            let known = line.known.front().map(|(offset, _)| *offset);
+            Some(HotKey {
+                offset: line.untouched.front().or(known)?,
+                waiting: line.untouched.len() + line.known.len() as u64 - u64::from(line.out),
+                out: u64::from(line.out),
+            })
+        })
+    }
+
     /// What it takes in memory, about.
     pub(crate) fn bytes(&self) -> usize {
-        self.lines.len() * LINE_BYTES + self.runs_bytes + self.turns.len() * TURN_BYTES
+        self.lines.len() * LINE_BYTES + self.runs_bytes + self.turns.bytes()
     }
 
     /// Forgets everything, to look at records from `at` on.
     pub(crate) fn restart(&mut self, at: Offset) {
-        *self = Window { turn_next: self.turn_next, is_asked: self.is_asked, ..Window::new(at) };
+        self.turns.clear();
+        self.lines.clear();
+        (self.scanned, self.runs_bytes, self.asks_again_mono_ms) = (at, 0, None);
     }
 
     /// Nothing below `to` is left to be looked at. Known messages that lie between stand anew afterwards.
@@ -183,11 +193,12 @@ impl Window {
         &mut self,
         offset: Offset,
         key: Option<KeyHash>,
+        priority: Priority,
         next_untouched: impl Fn(Offset) -> Offset,
     ) {
         debug_assert!(offset >= self.scanned, "{offset} was looked at already");
         self.scanned = offset.plus(1);
-        let Some(key) = key else { return self.open(Open { offset, known: false }, None) };
+        let Some(key) = key else { return self.turns.open(offset, false, None, priority) };
         let line = self.lines.entry(key).or_default();
         self.runs_bytes -= line.untouched.heap_bytes();
         line.untouched.push(offset);
@@ -200,6 +211,7 @@ impl Window {
         &mut self,
         offset: Offset,
         key: Option<KeyHash>,
+        priority: Priority,
         standing: Standing,
         next_untouched: impl Fn(Offset) -> Offset,
     ) {
@@ -210,12 +222,12 @@ impl Window {
             }
             None => {
                 let opens = standing == Standing::Ready && offset < self.scanned;
-                let open = self.turns.get(&offset).map(|turn| turn.known);
+                let open = self.turns.of(offset).map(|turn| turn.known);
                 if open.is_some_and(|known| !(known && opens)) {
-                    self.close(offset);
+                    self.turns.close(offset);
                 }
                 if opens && open != Some(true) {
-                    self.open(Open { offset, known: true }, None);
+                    self.turns.open(offset, true, None, priority);
                 }
             }
         }
@@ -225,7 +237,7 @@ impl Window {
     pub(crate) fn leave(&mut self, offset: Offset, key: Option<KeyHash>) {
         match key.map(|key| self.lines.get_mut(&key)) {
             Some(line) => line.into_iter().for_each(|line| line.take(offset)),
-            None if self.turns.contains_key(&offset) => self.close(offset),
+            None if self.turns.of(offset).is_some() => self.turns.close(offset),
             None => {}
         }
     }
@@ -239,12 +251,10 @@ impl Window {
         next_untouched: impl Fn(Offset) -> Offset,
     ) {
         if from < to {
-            let untouched = self.turns.range(from..to).filter(|(_, turn)| !turn.known);
-            let untouched: Vec<_> = untouched.map(|(offset, turn)| (*offset, turn.key)).collect();
-            for (offset, key) in untouched {
+            for (offset, key) in self.turns.untouched_in(from, to) {
                 match key {
                     Some(key) => self.refresh(key, &next_untouched),
-                    None => self.close(offset),
+                    None => self.turns.close(offset),
                 }
             }
         }
@@ -269,24 +279,11 @@ impl Window {
             self.lines.remove(&key);
         }
         if before != next {
-            before.into_iter().for_each(|open| self.close(open.offset));
-            next.into_iter().for_each(|open| self.open(open, Some(key)));
+            before.into_iter().for_each(|open| self.turns.close(open.offset));
+            // The order of keys is kept by turn alone.
+            let priority = Priority::default();
+            next.into_iter().for_each(|open| self.turns.open(open.offset, open.known, Some(key), priority));
         }
-    }
-
-    fn open(&mut self, open: Open, key: Option<KeyHash>) {
-        let number = self.turn_next;
-        self.turn_next += 1;
-        let side = if open.known { &mut self.again } else { &mut self.fresh };
-        side.insert(number, open.offset);
-        let before = self.turns.insert(open.offset, Turn { number, known: open.known, key });
-        assert!(before.is_none(), "message {} has two turns", open.offset);
-    }
-
-    fn close(&mut self, offset: Offset) {
-        let turn = self.turns.remove(&offset).expect("what is closed has a turn");
-        let side = if turn.known { &mut self.again } else { &mut self.fresh };
-        side.remove(&turn.number);
     }
 
     /// Panics if an invariant that is written on the fields does not hold. `messages` are those that the table knows
@@ -297,18 +294,14 @@ impl Window {
         untouched: impl Fn(Offset) -> bool,
         untouched_count: u64,
     ) {
-        let (mut again, mut fresh) = (0, 0);
-        for (offset, turn) in &self.turns {
-            assert_eq!(untouched(*offset), !turn.known, "{offset} has a turn that is not its own");
-            let side = if turn.known { &self.again } else { &self.fresh };
-            assert_eq!(side.get(&turn.number), Some(offset));
-            *(if turn.known { &mut again } else { &mut fresh }) += 1;
-            assert!(*offset < self.scanned, "{offset} was not looked at and has a turn");
+        self.turns.check();
+        for (offset, turn) in self.turns.iter() {
+            assert_eq!(untouched(offset), !turn.known, "{offset} has a turn that is not its own");
+            assert!(offset < self.scanned, "{offset} was not looked at and has a turn");
         }
-        assert_eq!((again, fresh), self.open_counts(), "a turn without a message");
 
         let mut untouched_found =
-            self.turns.values().filter(|turn| !turn.known && turn.key.is_none()).count();
+            self.turns.iter().filter(|(_, turn)| !turn.known && turn.key.is_none()).count();
         let mut known_found = 0;
         for (key, line) in &self.lines {
             for (offset, standing) in &line.known {
@@ -322,7 +315,7 @@ impl Window {
             assert!(leased <= 1, "{leased} messages of one key are leased");
             assert_eq!(line.open, line.next(self.scanned));
             if let Some(open) = line.open {
-                let turn = self.turns.get(&open.offset).expect("the head of a free line has a turn");
+                let turn = self.turns.of(open.offset).expect("the head of a free line has a turn");
                 assert_eq!((turn.known, turn.key), (open.known, Some(*key)));
             }
             untouched_found += line.untouched.iter().filter(|offset| untouched(*offset)).count();
@@ -332,7 +325,7 @@ impl Window {
         assert_eq!(known_found, keyed, "a known message stands in no line");
         for (offset, (key, standing)) in messages {
             let ready = *standing == Standing::Ready && *offset < self.scanned;
-            assert!(key.is_some() || self.turns.contains_key(offset) == ready, "{offset} has no turn");
+            assert!(key.is_some() || self.turns.of(*offset).is_some() == ready, "{offset} has no turn");
         }
         assert_eq!(untouched_found as u64, untouched_count, "a message is skipped for ever");
         assert_eq!(

@@ -10,8 +10,9 @@ use dure_proto::journal::{Checkpoint, Event};
 use dure_proto::{CommitSeq, EntryHeader, Epoch, GroupId, Offset, ShardId, TopicId, TopicPartition};
 
 use crate::catalogue::TopicTable;
+use crate::disk::SyncFailed;
 use crate::effect::Effect;
-use crate::job::{DiskJob, Job, SyncFailed};
+use crate::job::{DiskJob, Job};
 use crate::journal::{CommitBuilder, CommitStamp, Pieces, piece_path};
 use crate::log::{Placement, SegmentMeta};
 use crate::mutant::{self, Mutant};

@@ -7,7 +7,6 @@ use dure_proto::{CommitSeq, Epoch, TopicPartition, wire};
 
 use super::Shard;
 use crate::compaction::{KeyMap, Pass, PassEnd, PassError, Stepped, Task};
-use crate::disk::DiskOp;
 use crate::effect::{CompactionFailed, Effect};
 use crate::job::{DiskJob, Job};
 use crate::log::{SegmentId, SegmentMeta, index_path, log_dir, segment_of, segment_path};
@@ -161,7 +160,8 @@ impl Shard {
             Running::Paused { pass, .. } if self.shutting_down => self.give_up_pass(&pass),
             Running::Paused { pass, until_ms } if until_ms <= now.mono_ms => {
                 self.compaction.running = Running::Out;
-                self.effects.push(Effect::Job(DiskJob(Job::Compact(pass))));
+                let failed = self.checkpoint.dir_sync_failed.clone();
+                self.effects.push(Effect::Job(DiskJob(Job::Compact(pass, failed))));
             }
             other => self.compaction.running = other,
         }
@@ -172,8 +172,8 @@ impl Shard {
         self.compaction.generation_next = pass.next_generation().max(self.compaction.generation_next);
         let partition = pass.partition();
         // Names of other files may have been lost with it, and another sync would not say so.
-        if let Err(PassError::Disk(error)) = &result
-            && error.op == DiskOp::SyncDir
+        if let Err(error) = &result
+            && error.lost_names()
         {
             return self.stop(format!("a directory could not be synced: {error}"));
         }

@@ -189,8 +189,8 @@ impl Shard {
         let checkpoints = format!("{}/checkpoint", self.dir);
         let dirs = dirs.into_iter().rev().collect();
         let uncached = self.cached.advance(written);
-        let for_backup = self.backup_wants_content();
-        let file = CheckpointFile::new(checkpoints, checkpoint, files, dirs, for_backup, uncached);
+        let (for_backup, failed) = (self.backup_wants_content(), self.checkpoint.dir_sync_failed.clone());
+        let file = CheckpointFile::new(checkpoints, checkpoint, files, dirs, for_backup, failed, uncached);
         self.effects.push(Effect::Job(DiskJob(Job::WriteCheckpoint(file))));
     }
 

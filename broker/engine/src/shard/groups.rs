@@ -6,7 +6,7 @@ use dure_proto::{GroupId, Offset, TopicPartition, wire};
 use super::state::{Group, GroupKind, QueueGroup, default_queue_settings};
 use super::{QueueKey, Shard};
 use crate::catalogue::{TopicInfo, check_name};
-use crate::queue_group::{LEASE_MS_MAX, RELEASE_DELAY_MS_MAX};
+use crate::queue_group::{HOTTEST_KEYS_MAX, LEASE_MS_MAX, RELEASE_DELAY_MS_MAX};
 use crate::request::{ReplyTo, RequestError, Response, SeekTo};
 use crate::stream_group::{StreamGroup, StreamGroupState};
 use crate::time::Now;
@@ -198,7 +198,7 @@ impl Shard {
                 let table = queue
                     .topics
                     .get_mut(&partition.topic)
-                    .and_then(|topic| topic.tables.get_mut(partition.partition.0 as usize));
+                    .and_then(|topic| topic.table_mut(partition.partition));
                 let Some(table) = table else {
                     return Err(RequestError::Invalid(format!("group `{name}` does not work this topic")));
                 };
@@ -226,7 +226,11 @@ impl Shard {
             Some(name) => vec![self.group_named(name)?],
             None => self.state.groups.values().collect(),
         };
-        let descriptions = groups.into_iter().map(|group| self.describe_group(now, group)).collect();
+        let mut descriptions: Vec<_> =
+            groups.into_iter().map(|group| self.describe_group(now, group)).collect();
+        if let (Some(name), [only]) = (name, &mut descriptions[..]) {
+            only.hottest_keys = self.hottest_keys(self.group_named(name)?);
+        }
         // A committed offset that a power cut could still take back is shown to nobody.
         self.reply_durably(reply_to, Response::Groups(descriptions));
         Ok(())
@@ -241,6 +245,7 @@ impl Shard {
                 members: Vec::new(),
                 partitions: self.describe_queue(now, queue),
                 queue: Some(queue.settings.clone()),
+                hottest_keys: Vec::new(),
             },
             GroupKind::Stream(stream) => wire::GroupDescription {
                 name: group.name.clone(),
@@ -249,8 +254,31 @@ impl Shard {
                 members: self.describe_members(stream),
                 partitions: self.describe_stream(now, stream),
                 queue: None,
+                hottest_keys: Vec::new(),
             },
         }
+    }
+
+    /// Without the keys themselves, which whoever can read the messages fills in.
+    fn hottest_keys(&self, group: &Group) -> Vec<wire::HotKey> {
+        let GroupKind::Queue(queue) = &group.kind else { return Vec::new() };
+        let mut rows = Vec::new();
+        for (id, side) in &queue.topics {
+            let Some(topic) = self.state.catalogue.table().by_id(*id) else { continue };
+            for (partition, table) in topic.all_partitions().zip(side.tables()) {
+                rows.extend(table.hottest_keys().into_iter().map(|hot| wire::HotKey {
+                    topic: topic.name.clone(),
+                    partition: partition.partition.0,
+                    offset: hot.offset.0,
+                    key: Vec::new(),
+                    waiting: hot.waiting,
+                    out: hot.out,
+                }));
+            }
+        }
+        rows.sort_by_key(|row| std::cmp::Reverse(row.waiting));
+        rows.truncate(HOTTEST_KEYS_MAX);
+        rows
     }
 
     fn queue_is_worked(&self, queue: &QueueGroup) -> bool {
@@ -261,7 +289,7 @@ impl Shard {
         let mut rows = Vec::new();
         for (id, side) in &queue.topics {
             let Some(topic) = self.state.catalogue.table().by_id(*id) else { continue };
-            for (partition, table) in topic.all_partitions().zip(&side.tables) {
+            for (partition, table) in topic.all_partitions().zip(side.tables()) {
                 let counts = table.counts();
                 let holds = queue.settings.hold.then(|| self.held_by(now, topic, partition, table.floor()));
                 let held = holds.unwrap_or_default();

@@ -1,6 +1,6 @@
 //! How a message comes into the dead letters: the shard asks for its record, and with that it is buried.
 
-use dure_proto::{BatchHeader, GroupId, Offset, PartitionId, TopicPartition};
+use dure_proto::{BatchHeader, GroupId, Offset, TopicPartition};
 
 use super::settle::MessageKey;
 use super::{QueueKey, Shard};
@@ -21,14 +21,11 @@ impl Shard {
         let Some(letters) = self.state.catalogue.dead_letter_log(key.0, key.1).map(|info| info.id) else {
             return;
         };
-        let dies = |table: &crate::LeaseTable| table.has_dying();
-        if !self.state.queue_topic(key.0, key.1).is_some_and(|topic| topic.tables.iter().any(dies))
-            || self.holds_letters()
-        {
+        let dying = self.state.queue_topic(key.0, key.1).map(|topic| topic.dying()).unwrap_or_default();
+        if dying.is_empty() || self.holds_letters() {
             return;
         }
-        let partitions = self.state.queue_topic(key.0, key.1).map_or(0, |topic| topic.tables.len());
-        for partition in (0..partitions).map(|p| PartitionId(p as u32)) {
+        for partition in dying {
             let source = TopicPartition { topic: key.1, partition };
             let kept_in = TopicPartition { topic: letters, partition };
             if let Err(error) = self.check_writable(kept_in) {

@@ -16,6 +16,7 @@ mod housekeeping;
 mod letters;
 mod open;
 mod produce;
+mod queue_topic;
 mod queues;
 mod record_tables;
 mod replay;
@@ -36,13 +37,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use dure_proto::journal::{Event, event};
 use dure_proto::{GroupId, TopicId, TopicPartition};
 
-use crate::disk::DiskRef;
+use crate::disk::{DiskRef, SyncFailed};
 use crate::effect::{Effect, Input};
 use crate::job::Done;
 use crate::journal::{COMMIT_BYTES_MAX, COMMIT_BYTES_SOFT};
 use crate::log::LogWriter;
 use crate::mutant::{self, Mutant};
-use crate::queue_group::{Jitter, TokenSource};
+use crate::queue_group::{Jitter, LeaseTable, TokenSource};
 use crate::request::{ReplyTo, Request, RequestError, Response};
 use crate::retention::RetentionClock;
 use crate::scrub::Scrubber;
@@ -56,6 +57,7 @@ pub(crate) use open::shard_dir;
 pub use open::{JOURNAL_PIECE_BYTES_MIN, OpenError, RecoveryReport};
 use queues::QueueSide;
 use space::Space;
+use state::GroupKind;
 pub(crate) use state::State;
 pub use state::default_queue_settings;
 pub(crate) use sweep::Sweep;
@@ -181,6 +183,8 @@ struct Checkpointing {
     /// The last one written, and the one before it.
     last: Option<dure_proto::CommitSeq>,
     before: Option<dure_proto::CommitSeq>,
+    /// The sync of a directory failed: names that a checkpoint would go by may be lost.
+    dir_sync_failed: SyncFailed,
 }
 
 impl Checkpointing {
@@ -432,6 +436,18 @@ impl Shard {
 
     fn jitter(&mut self) -> Jitter {
         Jitter(self.random.u64(..))
+    }
+
+    /// Panics if an invariant of the queue groups does not hold. Walks everything: for tests.
+    pub fn check_queues(&self) {
+        for group in self.state.groups.values() {
+            let GroupKind::Queue(queue) = &group.kind else { continue };
+            for topic in queue.topics.values() {
+                topic.tables().iter().for_each(LeaseTable::check);
+                topic.dispatcher.check();
+                topic.check();
+            }
+        }
     }
 
     /// The queue sides of a topic have something to look at.

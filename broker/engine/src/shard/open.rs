@@ -254,8 +254,7 @@ impl Shard {
                 GroupKind::Stream(stream) => stream.open(epoch),
                 GroupKind::Queue(queue) => {
                     for (topic, side) in &mut queue.topics {
-                        for (p, table) in side.tables.iter_mut().enumerate() {
-                            let partition = dure_proto::PartitionId(p as u32);
+                        for (partition, table) in side.tables_mut() {
                             let partition = TopicPartition { topic: *topic, partition };
                             if let Some(writer) = self.writers.get(&partition) {
                                 table.handle_log_start(writer.view().log_start);

@@ -11,7 +11,7 @@ use super::state::GroupKind;
 use super::{QueueKey, QueueKeys, Shard, Step};
 use crate::effect::{Deliver, DeliverTo, Effect, LeaseGrant};
 use crate::mutant::{self, Mutant};
-use crate::queue_group::{Dispatch, Dispatcher, LeaseTerms, ReadyMessages, Sent, Taker};
+use crate::queue_group::{Dispatch, Dispatcher, LeaseTerms, Sent, Taker};
 use crate::request::{ConnectionId, ReplyTo, RequestError, SubscriptionId};
 use crate::time::Now;
 
@@ -234,8 +234,9 @@ impl Shard {
     /// Ends leases and waits that are over.
     pub(super) fn queue_timeouts(&mut self, now: Now) {
         for key in self.queues.take_due(now) {
-            let partitions = self.state.queue_topic(key.0, key.1).map_or(0, |topic| topic.tables.len());
-            for partition in (0..partitions).map(|p| PartitionId(p as u32)) {
+            let Some(topic) = self.state.queue_topic(key.0, key.1) else { continue };
+            let due: BTreeSet<PartitionId> = topic.due(now).into_iter().chain(topic.changed()).collect();
+            for partition in due {
                 self.commit_path.make_room();
                 let partition = TopicPartition { topic: key.1, partition };
                 let Some(table) = self.state.table(key.0, partition) else { continue };
@@ -258,42 +259,33 @@ impl Shard {
                 self.end_takers(key, &RequestError::ShuttingDown);
                 continue;
             }
-            self.observe_rates(now, key);
             self.settle_expired(now, key);
             self.answer_void_rejects(key);
+            self.look(now, key);
             self.fetch_letters(key);
             self.ask_for_records(now, key);
+            self.look(now, key);
             self.dispatch(now, key);
             let Some(topic) = self.state.queue_topic(key.0, key.1) else {
                 self.queues.set_timer(key, None);
                 continue;
             };
-            let tables = topic.tables.iter().filter_map(|table| table.poll_timeout());
+            topic.look(now);
             let receives = topic.dispatcher.poll_timeout().map(|at| at + patience_ms(topic));
-            let at = tables.chain(receives).min();
+            let at = topic.poll_timeout().into_iter().chain(receives).min();
             self.queues.set_timer(key, at);
         }
     }
 
-    fn observe_rates(&mut self, now: Now, key: QueueKey) {
-        if let Some(topic) = self.state.queue_topic(key.0, key.1) {
-            topic.tables.iter_mut().for_each(|table| table.observe_rates(now));
-        }
+    fn look(&mut self, now: Now, key: QueueKey) {
+        self.state.queue_topic(key.0, key.1).into_iter().for_each(|topic| topic.look(now));
     }
 
     fn dispatch(&mut self, now: Now, key: QueueKey) {
         let Some(topic) = self.state.queue_topic(key.0, key.1) else { return };
         if topic.dispatcher.is_hungry() {
-            let mut ready: Vec<ReadyMessages> = topic
-                .tables
-                .iter()
-                .enumerate()
-                .map(|(p, table)| ReadyMessages {
-                    partition: PartitionId(p as u32),
-                    messages: table.grantable(),
-                })
-                .collect();
-            let dispatches = topic.dispatcher.dispatch(&mut ready);
+            let (dispatcher, ready) = topic.to_dispatch();
+            let dispatches = dispatcher.dispatch(ready);
             for of_one in dispatches.chunk_by(|a, b| a.to == b.to) {
                 self.grant(now, key, of_one);
             }
@@ -364,7 +356,7 @@ impl Shard {
         held.leases.extend(leases.iter().map(|lease| (lease.partition.partition, lease.offset, lease.token)));
         if held.leases.len() >= held.prune_at {
             let (group, topic) = held.key;
-            let tables = self.state.queue_topic(group, topic).map_or(&[][..], |topic| &topic.tables);
+            let tables = self.state.queue_topic(group, topic).map_or(&[][..], |topic| topic.tables());
             held.leases.retain(|(partition, offset, token)| {
                 tables.get(partition.0 as usize).is_some_and(|table| table.is_leased_by(*offset, *token))
             });

@@ -1,8 +1,8 @@
 //! Groups that look into messages before they grant them: what they ask for, and what comes back.
 
-use dure_proto::{KeySeed, PartitionId, TopicPartition};
+use dure_proto::{KeySeed, TopicPartition};
 
-use super::state::QueueTopic;
+use super::queue_topic::QueueTopic;
 use super::{QueueKey, Shard};
 use crate::effect::{Effect, FoundRecords};
 use crate::time::Now;
@@ -18,18 +18,18 @@ impl Shard {
         if !topic.dispatcher.is_hungry() {
             return;
         }
-        for (p, table) in topic.tables.iter_mut().enumerate() {
-            if let Some(from) = table.take_wanted_records(now) {
-                let partition = TopicPartition { topic: key.1, partition: PartitionId(p as u32) };
+        for partition in topic.wanting() {
+            if let Some(from) = topic.table_mut(partition).and_then(|table| table.take_wanted_records(now)) {
+                let partition = TopicPartition { topic: key.1, partition };
                 self.effects.push(Effect::FetchRecords { group: key.0, partition, from, seed });
             }
         }
     }
 
-    /// What expired is not granted: it is settled first.
+    /// What expired is not granted: it is settled first. Where nothing has changed, a timer has seen to that.
     pub(super) fn settle_expired(&mut self, now: Now, key: QueueKey) {
-        let partitions = self.state.queue_topic(key.0, key.1).map_or(0, |topic| topic.tables.len());
-        for partition in (0..partitions).map(|p| PartitionId(p as u32)) {
+        let changed = self.state.queue_topic(key.0, key.1).map(|topic| topic.changed()).unwrap_or_default();
+        for partition in changed {
             let partition = TopicPartition { topic: key.1, partition };
             if !self.state.table(key.0, partition).is_some_and(|table| table.has_expired(now)) {
                 continue;
@@ -53,5 +53,5 @@ impl Shard {
 
 /// How much longer a receive waits than it wanted to.
 pub(super) fn patience_ms(topic: &QueueTopic) -> u64 {
-    if topic.tables.iter().any(|table| table.is_looking()) { LOOK_MS_MAX } else { 0 }
+    if topic.is_looking() { LOOK_MS_MAX } else { 0 }
 }

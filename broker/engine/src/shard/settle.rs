@@ -206,7 +206,7 @@ impl Shard {
             return Err(RequestError::Invalid(what));
         };
         let count_max = (list.count_max as usize).clamp(1, DEAD_LETTERS_PER_PAGE);
-        let all = queue.tables.iter().enumerate().flat_map(|(p, table)| {
+        let all = queue.tables().iter().enumerate().flat_map(|(p, table)| {
             let partition = PartitionId(p as u32);
             let from = match after {
                 Some((of, offset)) if of == partition => Some(offset),

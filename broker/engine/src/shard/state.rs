@@ -14,12 +14,13 @@ use dure_proto::{
 use roaring::RoaringTreemap;
 
 use super::commit_path::Step;
+use super::queue_topic::QueueTopic;
 use crate::catalogue::{Catalogue, check_created, check_event};
 use crate::compaction::Progress;
 use crate::log::{Judge, LogLayout, Placement, SegmentMeta};
 use crate::mutant::{self, Mutant};
 use crate::producers::Producers;
-use crate::queue_group::{Dispatcher, LeaseSettings, LeaseTable};
+use crate::queue_group::{LeaseSettings, LeaseTable};
 use crate::retention::SeenAhead;
 use crate::settled_set::SettledSet;
 use crate::stream_group::StreamGroup;
@@ -102,13 +103,6 @@ pub(crate) struct QueueGroup {
     pub(crate) topics: BTreeMap<TopicId, QueueTopic>,
 }
 
-pub(crate) struct QueueTopic {
-    /// By partition.
-    pub(crate) tables: Vec<LeaseTable>,
-    /// Who wants messages; of this run of the broker only.
-    pub(crate) dispatcher: Dispatcher,
-}
-
 pub(crate) struct State {
     pub(crate) catalogue: Catalogue,
     pub(crate) logs: BTreeMap<TopicPartition, LogState>,
@@ -164,15 +158,15 @@ impl State {
                 let settings = LeaseSettings::from(&queue.settings);
                 for table in &snapshot.queues {
                     let topic = TopicId(table.topic);
-                    let entry = queue.topics.entry(topic).or_insert_with(QueueTopic::new);
-                    if entry.tables.len() != table.partition as usize {
+                    let entry = queue.topics.entry(topic).or_insert_with(|| QueueTopic::new(Vec::new()));
+                    if entry.tables().len() != table.partition as usize {
                         return Err(format!(
                             "partition {} of group {} is out of place",
                             table.partition, group.name
                         ));
                     }
                     let restored = LeaseTable::restore(table, settings.clone(), now);
-                    entry.tables.push(restored.map_err(|error| error.to_string())?);
+                    entry.push(restored.map_err(|error| error.to_string())?);
                     self.queue_groups_of.entry(topic).or_default().insert(group.id);
                 }
             }
@@ -225,7 +219,7 @@ impl State {
     }
 
     pub(crate) fn table(&mut self, group: GroupId, partition: TopicPartition) -> Option<&mut LeaseTable> {
-        self.queue_topic(group, partition.topic)?.tables.get_mut(partition.partition.0 as usize)
+        self.queue_topic(group, partition.topic)?.table_mut(partition.partition)
     }
 
     pub(crate) fn queue_groups_of(&self, topic: TopicId) -> Vec<GroupId> {
@@ -259,7 +253,7 @@ impl State {
             let group = self.groups.get(group)?;
             let GroupKind::Queue(queue) = &group.kind else { return None };
             let side = queue.topics.get(&partition.topic).filter(|_| counts(queue))?;
-            Some((&*group.name, side.tables.get(partition.partition.0 as usize)?.floor()))
+            Some((&*group.name, side.table(partition.partition)?.floor()))
         })
     }
 
@@ -267,7 +261,7 @@ impl State {
     pub(crate) fn first_letter(&self, group: GroupId, source: TopicPartition) -> Option<Offset> {
         match &self.groups.get(&group)?.kind {
             GroupKind::Queue(queue) => {
-                queue.topics.get(&source.topic)?.tables.get(source.partition.0 as usize)?.first_letter()
+                queue.topics.get(&source.topic)?.table(source.partition)?.first_letter()
             }
             GroupKind::Stream(_) => None,
         }
@@ -411,10 +405,10 @@ impl State {
         for group in self.queue_groups_of(topic) {
             if let Some(Group { kind: GroupKind::Queue(queue), .. }) = self.groups.get_mut(&group) {
                 let settings = LeaseSettings::from(&queue.settings);
-                let tables = &mut queue.topics.entry(topic).or_insert_with(QueueTopic::new).tables;
-                tables.resize_with((altered.partitions.max(before)) as usize, || {
-                    LeaseTable::new(settings.clone(), Offset::ZERO)
-                });
+                let side = queue.topics.entry(topic).or_insert_with(|| QueueTopic::new(Vec::new()));
+                for _ in side.tables().len()..altered.partitions.max(before) as usize {
+                    side.push(LeaseTable::new(settings.clone(), Offset::ZERO));
+                }
             }
         }
         self.look_inside(topic);
@@ -435,7 +429,7 @@ impl State {
         }
         for group in self.queue_groups_of(topic) {
             if let Some(queue) = self.queue_topic(group, topic) {
-                queue.tables.iter_mut().for_each(LeaseTable::look_inside);
+                queue.tables_mut().for_each(|(_, table)| table.look_inside());
             }
         }
     }
@@ -540,7 +534,7 @@ impl State {
         let settings = LeaseSettings::from(&queue.settings);
         let tables =
             added.start.iter().map(|start| LeaseTable::new(settings.clone(), Offset(*start))).collect();
-        queue.topics.insert(topic, QueueTopic { tables, dispatcher: Dispatcher::new() });
+        queue.topics.insert(topic, QueueTopic::new(tables));
         self.queue_groups_of.entry(topic).or_default().insert(group);
         self.look_inside(topic);
         Ok(Vec::new())
@@ -594,12 +588,6 @@ fn restore_delay(snapshot: &DelaySnapshot, log_end: u64) -> Result<SettledSet, S
         .ok_or(format!("an offset at or below the floor {floor} of a delay log is listed as settled"))
 }
 
-impl QueueTopic {
-    fn new() -> QueueTopic {
-        QueueTopic { tables: Vec::new(), dispatcher: Dispatcher::new() }
-    }
-}
-
 impl Group {
     fn snapshot(&self) -> GroupSnapshot {
         let created = |kind: wire::GroupKind, queue| GroupCreated {
@@ -611,7 +599,7 @@ impl Group {
         match &self.kind {
             GroupKind::Queue(queue) => {
                 let tables = queue.topics.iter().flat_map(|(topic, entry)| {
-                    entry.tables.iter().enumerate().map(|(partition, table)| {
+                    entry.tables().iter().enumerate().map(|(partition, table)| {
                         let partition = PartitionId(partition as u32);
                         table.snapshot(TopicPartition { topic: *topic, partition })
                     })

@@ -36,7 +36,7 @@ pub(crate) struct Message {
     pub(crate) doom: Option<Doom>,
     /// In the dead letters, there, after so many attempts.
     pub(crate) dead: Option<(u64, u32)>,
-    /// The group has known its key since it was granted, or condemned when its turn had come.
+    /// The group has known its key since it was granted, expired, or was condemned when its turn had come.
     pub(crate) key_known: bool,
     /// It was looked at, and expires then, on the monotonic clock.
     pub(crate) expires: Option<u64>,
@@ -113,20 +113,18 @@ impl Model {
         known.count() >= settings().messages_max
     }
 
-    /// What expired and is not out is settled, or dies, in the order of its time. Of one that is not the head of its line
-    /// nobody keeps the key.
-    pub(crate) fn expire(&mut self, now: Now, die: bool, scanned: u64) {
+    /// What expired and is not out is settled, or dies with its key, in the order of its time.
+    pub(crate) fn expire(&mut self, now: Now, die: bool) {
         let all = (0..self.messages.len()).map(|offset| (self.messages[offset].expires, offset));
         let mut due: Vec<_> = all.filter(|(at, _)| at.is_some_and(|at| at <= now.mono_ms)).collect();
         due.sort_unstable();
         for (_, offset) in due {
-            let goes = self.may_go(offset as u64, scanned);
             let message = &mut self.messages[offset];
             if !matches!(message.state(), MessageState::Ready | MessageState::Delayed) {
                 continue;
             }
             if die {
-                message.key_known |= goes && !message.is_known();
+                message.key_known |= !message.is_known();
                 message.doom = Some(Doom { rejected: true, taken: false });
             } else {
                 message.settle();

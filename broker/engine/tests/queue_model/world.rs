@@ -193,9 +193,10 @@ impl World {
             }
             Op::Undeliverable(place) => {
                 let offset = self.at(place);
-                let scanned = self.table.scanned().map_or(0, |scanned| scanned.0);
-                let goes =
-                    (offset as usize) < self.model.messages.len() && self.model.may_go(offset, scanned);
+                let scanned = self.scanned();
+                let there = self.model.messages.get(offset as usize);
+                let expires = there.is_some_and(|message| message.expires.is_some());
+                let goes = there.is_some() && (expires || self.model.may_go(offset, scanned));
                 self.table.handle_undeliverable(Offset(offset), "cannot be decoded");
                 self.condemn(offset, goes);
             }
@@ -247,7 +248,7 @@ impl World {
             let in_ms = |wall_ms: u64| wall_ms.saturating_sub(self.now.wall_ms);
             message.expires = expires_wall_ms.map(|wall_ms| self.now.mono_ms + in_ms(wall_ms));
         }
-        RecordFacts { key, expires_wall_ms }
+        RecordFacts { key, expires_wall_ms, ..RecordFacts::default() }
     }
 
     /// Where a record table is wanted: at the first unsettled message that was not shown yet.
@@ -276,7 +277,7 @@ impl World {
 
     fn grant(&mut self, count: u32, lease_ms: u64, started: bool, events: &mut Vec<QueueEvent>) {
         self.table.handle_expired(self.now, events);
-        self.model.expire(self.now, self.settings.expired_die, self.scanned());
+        self.model.expire(self.now, self.settings.expired_die);
         let terms = LeaseTerms { lease_ms, started };
         let grantable = self.table.grantable();
         let grants = self.table.grant(self.now, count, terms, &mut self.tokens, events);
@@ -361,7 +362,7 @@ impl World {
             }
         }
         assert!(returned.is_empty(), "returned before its time: {returned:?}");
-        self.model.expire(now, self.settings.expired_die, self.scanned());
+        self.model.expire(now, self.settings.expired_die);
     }
 
     /// What the shard does when the bytes have come: everything taken is buried, in any order.

@@ -35,6 +35,7 @@ pub(super) struct Feed {
     pub(super) partition: Option<u32>,
     pub(super) empty_as_null: bool,
     pub(super) ttl: Option<Duration>,
+    pub(super) priority: Option<u8>,
     pub(super) delay: Option<Duration>,
     pub(super) at: Option<SystemTime>,
 }
@@ -120,6 +121,9 @@ impl Feed {
         }
         if let Some(ttl) = self.ttl {
             message = message.ttl(ttl);
+        }
+        if let Some(level) = self.priority {
+            message = message.priority(level);
         }
         if let Some(delay) = self.delay {
             message = message.delay(delay);

@@ -39,6 +39,7 @@ const PIECES_MAX: usize = 1024;
     printf 'user-7:login\\nuser-8:logout\\n' | dure produce events --key-separator : -o json\n  \
     printf 'user-7:\\n' | dure produce profiles --key-separator : -Z     # deletes the key of a compacted topic\n  \
     echo offer | dure produce offers --ttl 15m\n  \
+    echo 'smoke in hall 2' | dure produce alarms --priority 9     # for groups made with --ordering priority\n  \
     dure produce photos --file cat.jpg --file dog.jpg --header type=image/jpeg\n  \
     echo 'has it arrived?' | dure produce reminders --delay 3d\n  \
     echo 'happy new year' | dure produce greetings --at 2027-01-01T00:00:00Z")]
@@ -61,6 +62,10 @@ pub(super) struct ProduceArgs {
     /// --expired`. Streams deliver it all the same.
     #[arg(long, value_name = "DURATION", value_parser = args::some_duration)]
     ttl: Option<Duration>,
+    /// How urgent each message is, from 0 to 9; without it a message counts as 4. Queue groups made with `dure group
+    /// create --ordering priority` go by it.
+    #[arg(long, value_name = "0..9", value_parser = clap::value_parser!(u8).range(0..=9))]
+    priority: Option<u8>,
     /// Send everything to this partition.
     #[arg(long, value_name = "P")]
     partition: Option<u32>,
@@ -96,6 +101,7 @@ pub(super) async fn run(args: ProduceArgs) -> Outcome {
         partition: args.partition,
         empty_as_null: args.empty_as_null,
         ttl: args.ttl,
+        priority: args.priority,
         delay: args.delay,
         at: args.at,
     };

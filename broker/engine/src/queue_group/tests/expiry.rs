@@ -1,5 +1,7 @@
 //! Stories of messages that are good for a while only.
 
+use dure_proto::KeyHash;
+
 use super::*;
 
 impl Story {
@@ -97,4 +99,25 @@ fn a_group_begins_to_look_when_the_first_message_comes_that_expires() {
     story.pass(500);
     assert_eq!((story.counts(), story.table.expired()), ((0, 2, 0, 0), 1));
     assert_eq!(story.settle(held, SettleAction::Ack), Ok(Settlement::Done));
+}
+
+#[test]
+fn one_that_expires_behind_another_of_its_key_keeps_the_key_when_it_is_redriven() {
+    let settings = LeaseSettings { by_key: true, expired_die: true, ..LeaseSettings::default() };
+    let mut story = Story::with_settings(2, settings);
+    let expires_wall_ms = Some(story.now.wall_ms + 1_000);
+    let key = KeyHash::from_stored(7);
+    let facts = vec![
+        RecordFacts { key, ..RecordFacts::default() },
+        RecordFacts { key, expires_wall_ms, ..RecordFacts::default() },
+    ];
+    let from = story.table.take_wanted_records(story.now).expect("it is to be looked at");
+    story.table.handle_records(from, &RecordTable::Records(facts), story.now);
+    story.pass(1_000);
+    assert_eq!(story.bury_all(0).len(), 1);
+    let first = story.receive();
+    assert_eq!(story.table.redrive(1, Offset::MAX, story.now, &mut story.journal), 1);
+    assert_eq!((first.offset, story.table.grantable()), (Offset(0), 0), "another of its key is out");
+    assert_eq!(story.settle(first, SettleAction::Ack), Ok(Settlement::Done));
+    assert_eq!(story.receive().offset, Offset(1));
 }

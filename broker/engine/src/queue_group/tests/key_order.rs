@@ -8,7 +8,7 @@ use super::*;
 fn facts(keys: &str) -> RecordTable {
     let key = |key: u8| (key != b'.').then(|| KeyHash::from_stored(u64::from(key))).flatten();
     RecordTable::Records(
-        keys.bytes().map(|byte| RecordFacts { key: key(byte), expires_wall_ms: None }).collect(),
+        keys.bytes().map(|byte| RecordFacts { key: key(byte), ..RecordFacts::default() }).collect(),
     )
 }
 
@@ -211,4 +211,19 @@ fn leases_of_one_event_carry_the_keys_of_each() {
         _ => None,
     });
     assert_eq!(leased.collect::<Vec<_>>(), [vec![u64::from(b'a'), u64::from(b'b'), 0]]);
+}
+
+#[test]
+fn the_keys_behind_which_most_messages_wait_are_named() {
+    let mut story = Story::with_keys(&format!("abab{}{}c.", "a".repeat(7), "b".repeat(3)));
+    let hot = |offset, waiting, out| HotKey { offset: Offset(offset), waiting, out };
+    assert_eq!(story.table.hottest_keys(), [hot(0, 9, 0), hot(1, 5, 0), hot(14, 1, 0)]);
+    let first = story.receive();
+    assert_eq!(story.settle(first, SettleAction::Ack), Ok(Settlement::Done));
+    assert_eq!(story.granted(9), [1, 14, 15, 2]);
+    assert_eq!(story.table.hottest_keys(), [hot(4, 7, 1), hot(3, 4, 1)]);
+    let many: String = ('a'..='z').map(|key| key.to_string().repeat(1 + key as usize % 13)).collect();
+    let all = Story::with_keys(&many).table.hottest_keys();
+    assert_eq!(all.iter().map(|hot| hot.waiting).collect::<Vec<_>>(), [13, 13, 12, 12, 11, 11, 10, 10, 9, 9]);
+    assert!(Story::with(5).table.hottest_keys().is_empty());
 }
