@@ -89,7 +89,8 @@ impl Knobs {
                 compaction_bytes_per_s: 1 << 20,
                 // A log has at most five keys: with fewer it takes several passes.
                 compaction_keys_max: [2, 100][seed as usize % 2],
-                scrub_bytes_per_s: if seed.is_multiple_of(2) { 1 << 20 } else { 0 },
+                page_cache_bytes: 8 << 10,
+            scrub_bytes_per_s: if seed.is_multiple_of(2) { 1 << 20 } else { 0 },
                 salt: SALT,
                 seed,
                 commit_bytes_soft,
