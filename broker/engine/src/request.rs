@@ -393,6 +393,16 @@ pub enum RequestError {
         /// The member.
         member: String,
     },
+    /// Another process has the member's name.
+    #[error(
+        "replaced: another process joined group `{group}` as `{member}`; end this one, or give it a name of its own"
+    )]
+    MemberReplaced {
+        /// The group's name.
+        group: String,
+        /// The member.
+        member: String,
+    },
     /// A batch of the producer session is missing before this one.
     #[error(
         "out of order: producer {producer} sent sequence {got} to {partition} where {expected} was due; start a \
@@ -480,6 +490,7 @@ impl RequestError {
             RequestError::UnknownReceipt(_) => ErrorCode::UnknownReceipt,
             RequestError::FencedGeneration { .. } => ErrorCode::FencedGeneration,
             RequestError::UnknownMember { .. } => ErrorCode::UnknownMember,
+            RequestError::MemberReplaced { .. } => ErrorCode::MemberReplaced,
             RequestError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequence,
             RequestError::UnknownProducer(_) => ErrorCode::UnknownProducer,
             RequestError::DelayTooLong { .. } => ErrorCode::DelayTooLong,

@@ -30,13 +30,22 @@ const LEAVE_MAX: Duration = Duration::from_secs(5);
 #[command(after_help = "Examples:\n  \
     dure consume greetings\n  \
     dure consume clicks --from ago:1h --follow -o json | jq .value\n  \
-    dure consume clicks --group audit --count 100")]
+    dure consume clicks --group audit --count 100\n  \
+    dure consume clicks --group audit --member audit-1 --session 30s")]
 pub(super) struct ConsumeArgs {
     /// The topic; consuming never creates one.
     topic: String,
     /// Read as a member of this stream group.
     #[arg(long, short, value_name = "G")]
     group: Option<String>,
+    /// Take part under this name, which outlives the process: started again within the session, it goes on with the same
+    /// partitions at once; a process that is still there under the name is told to end. What ends keeps its place until
+    /// the session is over.
+    #[arg(long, value_name = "NAME", requires = "group")]
+    member: Option<String>,
+    /// How long the group waits for a member of whom nothing is heard, from 100ms to 30m [default: 6s].
+    #[arg(long, value_name = "TIME", requires = "group", value_parser = args::some_duration)]
+    session: Option<Duration>,
     /// Where to begin: earliest, latest, offset:N, time:RFC3339 or ago:1h. With --group only where nothing is
     /// committed yet.
     #[arg(long, value_name = "PLACE", default_value = "earliest", value_parser = args::from)]
@@ -64,6 +73,12 @@ pub(super) async fn run(args: ConsumeArgs) -> Outcome {
         let mut stream = client.stream(&args.topic).from(args.from.start());
         if let Some(partition) = args.partition {
             stream = stream.partition(partition);
+        }
+        if let Some(member) = &args.member {
+            stream = stream.member(member);
+        }
+        if let Some(session) = args.session {
+            stream = stream.session(session);
         }
         stream = match &args.group {
             Some(group) => stream.group(group),

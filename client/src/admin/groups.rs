@@ -170,10 +170,12 @@ pub struct GroupDescription {
 /// A member of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MemberDescription {
-    /// Given out by the broker.
+    /// Given out by the broker, or the member's own name.
     pub id: String,
     /// What the client calls itself.
     pub client: String,
+    /// It has a name of its own, which outlives its process.
+    pub named: bool,
     /// What it reads.
     pub partitions: Vec<TopicPartitionName>,
 }
@@ -273,7 +275,7 @@ impl MemberDescription {
         let partitions = member.partitions.into_iter();
         let partitions =
             partitions.map(|p| TopicPartitionName { topic: p.topic, partition: p.partition }).collect();
-        MemberDescription { id: member.id, client: member.client, partitions }
+        MemberDescription { id: member.id, client: member.client, named: member.named, partitions }
     }
 }
 

@@ -22,6 +22,8 @@ const NEW_GENERATION_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct MemberConfig {
     pub(super) group: String,
+    /// One that outlives this process.
+    pub(super) name: Option<String>,
     pub(super) topics: Vec<String>,
     pub(super) start: Start,
     pub(super) credit_bytes: u64,
@@ -35,6 +37,15 @@ pub(super) struct Identity {
     /// Empty before it has joined.
     pub(super) member: String,
     pub(super) generation: u64,
+    /// To the member's own name; 0 without one, and before it has joined.
+    pub(super) claim: u64,
+}
+
+impl Identity {
+    /// The group has forgotten the member. Its claim to a name stays, which is lower than that of whoever came since.
+    pub(super) fn forget_member(&mut self) {
+        *self = Identity { claim: self.claim, ..Identity::default() };
+    }
 }
 
 /// What the stream and the coordinator share.
@@ -147,6 +158,7 @@ impl Membership {
             group: self.config.group.clone(),
             member: acting.member.clone(),
             generation: acting.generation,
+            claim: acting.claim,
             offsets: offsets
                 .iter()
                 .map(|handled| wire::CommittedOffset {

@@ -88,7 +88,7 @@ impl Coordinator {
                     self.give_up_all(false).await;
                     self.membership.progress.lanes().forget_commits();
                     if error.code() == Some(ErrorCode::UnknownMember) {
-                        self.membership.identity.send_modify(|identity| *identity = Identity::default());
+                        self.membership.identity.send_modify(Identity::forget_member);
                     }
                     sleep(backoff.next_delay()).await;
                     continue;
@@ -193,15 +193,21 @@ impl Coordinator {
 
     async fn join(&self, connection: &Arc<Connection>) -> Result<Duration> {
         let config = &self.membership.config;
+        let Identity { member, claim, .. } = self.membership.identity.borrow().clone();
         let body = Body::JoinGroup(wire::JoinGroup {
             group: config.group.clone(),
             topics: config.topics.clone(),
-            member: self.membership.identity.borrow().member.clone(),
+            member,
             session_ms: config.session.as_millis() as u64,
+            name: config.name.clone().unwrap_or_default(),
+            claim,
         });
         match connection.request(body, Bytes::new()).await?.body {
             Body::JoinGroupReply(reply) => {
-                self.membership.identity.send_modify(|identity| identity.member = reply.member);
+                self.membership.identity.send_modify(|identity| {
+                    identity.member = reply.member;
+                    identity.claim = reply.claim;
+                });
                 let heartbeat = Duration::from_millis(reply.heartbeat_ms);
                 Ok(if heartbeat.is_zero() { HEARTBEAT_DEFAULT } else { heartbeat })
             }
@@ -210,26 +216,28 @@ impl Coordinator {
     }
 
     fn heartbeat(&self, connection: &Arc<Connection>) -> BoxFuture<'static, Result<Reply>> {
-        let Identity { member, generation } = self.membership.identity.borrow().clone();
+        let Identity { member, generation, claim } = self.membership.identity.borrow().clone();
         let owned = self.owned.keys();
         let owned = owned.map(|(topic, partition)| wire::TopicPartitionName {
             topic: topic.clone(),
             partition: *partition,
         });
         let group = self.membership.config.group.clone();
-        let body = Body::Heartbeat(wire::Heartbeat { group, member, generation, owned: owned.collect() });
+        let body =
+            Body::Heartbeat(wire::Heartbeat { group, member, generation, owned: owned.collect(), claim });
         let connection = Arc::clone(connection);
         Box::pin(async move { connection.request(body, Bytes::new()).await })
     }
 
     async fn leave(&self) -> Result<()> {
         let membership = &self.membership;
-        let member = membership.identity.borrow().member.clone();
-        if member.is_empty() {
+        let Identity { member, claim, .. } = membership.identity.borrow().clone();
+        // Whoever comes next under a name of its own finds everything as it was.
+        if member.is_empty() || membership.config.name.is_some() {
             return Ok(());
         }
         let group = membership.config.group.clone();
-        let body = Body::LeaveGroup(wire::LeaveGroup { group, member });
+        let body = Body::LeaveGroup(wire::LeaveGroup { group, member, claim });
         let deadline = Instant::now() + LEAVE_MAX;
         match membership.client.call_by(deadline, body, Retries::Idempotent).await {
             Err(error) if !is_fenced(&error) => Err(error),

@@ -14,6 +14,7 @@ mod http;
 mod inspect;
 mod key_order;
 mod messages;
+mod named_members;
 mod producer;
 mod queue;
 mod reconnect;

@@ -7,9 +7,10 @@ use dure_proto::{Generation, GroupId, Offset, PartitionId, TopicId, TopicPartiti
 
 use super::Shard;
 use super::state::GroupKind;
+use crate::catalogue::check_name;
 use crate::effect::Effect;
 use crate::request::{ConnectionId, ReplyTo, RequestError, Response};
-use crate::stream_group::StreamGroup;
+use crate::stream_group::{Caller, Claim, Identity, Join, StreamGroup};
 use crate::time::Now;
 
 impl Shard {
@@ -20,6 +21,9 @@ impl Shard {
         join: &wire::JoinGroup,
         client: String,
     ) -> Result<(), RequestError> {
+        if !join.name.is_empty() {
+            check_name("member", &join.name)?;
+        }
         let topics = join.topics.iter().map(|name| Ok(self.state.catalogue.find(name)?.id));
         let topics = topics.collect::<Result<Vec<TopicId>, RequestError>>()?;
         let group = match self.state.group_by_name(&join.group) {
@@ -28,14 +32,19 @@ impl Shard {
         };
         let known = self.stream_topics(group).into_iter().chain(topics.iter().copied()).collect();
         self.tell_topics(now, group, &known);
-        let stream = self.stream(group);
-        let member = (!join.member.is_empty()).then_some(join.member.as_str());
-        let joined = stream
-            .handle_join(now, member, reply_to.connection, &client, &topics, join.session_ms)
-            .map_err(|error| error.to_request_error(&join.group))?;
+        let join_as = Join {
+            identity: identity(join),
+            connection: reply_to.connection,
+            client: &client,
+            topics: &topics,
+            session_ms: join.session_ms,
+        };
+        let joined = self.stream(group).handle_join(now, &join_as);
+        let joined = joined.map_err(|error| error.to_request_error(&join.group))?;
         let reply = wire::JoinGroupReply {
             member: joined.member.as_str().to_owned(),
             heartbeat_ms: joined.heartbeat_ms,
+            claim: joined.claim.map_or(0, |claim| claim.0),
         };
         // Before its first assignment, which does not wait for a commit. A group that was made by this and is lost with a
         // crash is made again by the next join.
@@ -53,14 +62,9 @@ impl Shard {
         // A topic that was deleted meanwhile is nobody's any more.
         let owned: Vec<TopicPartition> =
             heartbeat.owned.iter().filter_map(|name| self.named(&name.topic, name.partition)).collect();
+        let caller = caller(reply_to, &heartbeat.member, heartbeat.claim);
         self.stream(group)
-            .handle_heartbeat(
-                now,
-                reply_to.connection,
-                &heartbeat.member,
-                Generation(heartbeat.generation),
-                &owned,
-            )
+            .handle_heartbeat(now, &caller, Generation(heartbeat.generation), &owned)
             .map_err(|error| error.to_request_error(&heartbeat.group))?;
         self.reply(reply_to, Ok(Response::Done));
         Ok(())
@@ -86,9 +90,10 @@ impl Shard {
             }
             offsets.push((partition, Offset(item.offset)));
         }
+        let caller = caller(reply_to, &commit.member, commit.claim);
         let committed = self
             .stream(group)
-            .handle_commit(reply_to.connection, &commit.member, Generation(commit.generation), &offsets)
+            .handle_commit(&caller, Generation(commit.generation), &offsets)
             .map_err(|error| error.to_request_error(&commit.group))?;
         for event in committed {
             self.commit_event(now, event::Event::OffsetsCommitted(event));
@@ -104,8 +109,9 @@ impl Shard {
         leave: &wire::LeaveGroup,
     ) -> Result<(), RequestError> {
         let group = self.stream_group_id(&leave.group)?;
+        let caller = caller(reply_to, &leave.member, leave.claim);
         self.stream(group)
-            .handle_leave(now, reply_to.connection, &leave.member)
+            .handle_leave(now, &caller)
             .map_err(|error| error.to_request_error(&leave.group))?;
         self.reply(reply_to, Ok(Response::Done));
         Ok(())
@@ -173,6 +179,7 @@ impl Shard {
             .map(|member| wire::MemberDescription {
                 id: member.id.as_str().to_owned(),
                 client: member.client,
+                named: member.named,
                 partitions: member.partitions.iter().filter_map(name).collect(),
             })
             .collect()
@@ -217,4 +224,20 @@ impl Shard {
     fn named(&self, topic: &str, partition: u32) -> Option<TopicPartition> {
         self.state.catalogue.find(topic).ok()?.partition(PartitionId(partition)).ok()
     }
+}
+
+fn identity(join: &wire::JoinGroup) -> Identity<'_> {
+    match (join.name.as_str(), join.member.as_str()) {
+        ("", "") => Identity::New,
+        ("", member) => Identity::Member(member),
+        (name, _) => Identity::Named { name, claim: claim(join.claim) },
+    }
+}
+
+fn caller(reply_to: ReplyTo, member: &str, number: u64) -> Caller<'_> {
+    Caller { connection: reply_to.connection, member, claim: claim(number) }
+}
+
+fn claim(number: u64) -> Option<Claim> {
+    (number > 0).then_some(Claim(number))
 }

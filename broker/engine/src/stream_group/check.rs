@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dure_proto::{Offset, PartitionId, TopicId, TopicPartition};
 
-use super::group::{MEMBERS_MAX, StreamGroup};
+use super::group::StreamGroup;
+use super::join::MEMBERS_MAX;
 use super::member::MemberId;
 
 impl StreamGroup {
@@ -64,6 +65,7 @@ impl StreamGroup {
             }
             assert!(member.confirmed <= member.pushed && member.pushed <= member.generation);
             assert!(member.generation <= self.generation);
+            assert!(member.claim <= Some(self.claim_last), "{id}: a claim that nobody gave out");
             let behind = member.confirmed < member.generation && !member.fenced;
             assert_eq!(member.behind_deadline_ms.is_some(), behind, "{id}: confirmation");
             assert!(self.wake_ms <= member.next_deadline_ms(), "{id} would be forgotten");

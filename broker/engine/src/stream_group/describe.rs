@@ -48,6 +48,8 @@ pub struct MemberDescription {
     pub id: MemberId,
     /// Its client's name.
     pub client: String,
+    /// Its name outlives its process.
+    pub named: bool,
     /// What it may be reading, in order: with what it is giving up. No two members have one in common.
     pub partitions: Vec<TopicPartition>,
 }
@@ -59,6 +61,7 @@ impl StreamGroup {
         let members = self.members.iter().map(|(id, member)| MemberDescription {
             id: id.clone(),
             client: member.client.clone(),
+            named: member.claim.is_some(),
             partitions: member.holdings.keys().copied().collect(),
         });
         StreamGroupDescription {
