@@ -3,6 +3,7 @@
 use crate::backup::BackupPlan;
 use crate::delay::{DELAY_MS_MAX, Due};
 use crate::queue_group::Sent;
+use crate::topic_pattern::PatternError;
 use bytes::Bytes;
 use dure_proto::wire::{self, ErrorCode, Retry};
 use dure_proto::{Offset, PartitionId, ProducerId, Receipt, TopicId, TopicPartition};
@@ -288,6 +289,14 @@ pub enum RequestError {
     /// The request itself is wrong.
     #[error("{0}")]
     Invalid(String),
+    /// What stands for topics' names stands for none.
+    #[error("topic pattern `{pattern}` {error}")]
+    BadPattern {
+        /// Its beginning.
+        pattern: String,
+        /// What is wrong with it.
+        error: PatternError,
+    },
     /// No topic of that name.
     #[error("unknown topic `{0}`: create it with `dure topic create {0}`")]
     UnknownTopic(String),
@@ -474,6 +483,7 @@ impl RequestError {
     pub fn code(&self) -> ErrorCode {
         match self {
             RequestError::Invalid(_) | RequestError::SubscriptionInUse(_) => ErrorCode::InvalidRequest,
+            RequestError::BadPattern { .. } => ErrorCode::BadPattern,
             RequestError::UnknownTopic(_) | RequestError::UnknownTopicId(_) => ErrorCode::UnknownTopic,
             RequestError::TopicExists(_) => ErrorCode::TopicExists,
             RequestError::UnknownPartition { .. } => ErrorCode::UnknownPartition,

@@ -4,7 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use dure_engine::{Caller, ConnectionId, Identity, Join, MemberError, Now, StreamGroup, StreamGroupState};
+use dure_engine::{
+    Caller, ConnectionId, Identity, Join, KnownTopic, MemberError, Now, StreamGroup, StreamGroupState,
+};
 use dure_proto::{Epoch, Generation, GroupId, Offset, PartitionId, TopicId, TopicPartition};
 use proptest::prelude::*;
 
@@ -161,8 +163,11 @@ impl World {
     }
 
     fn tell_topics(&mut self) {
-        let topics: Vec<(TopicId, u32)> = self.topics.iter().map(|(topic, count)| (*topic, *count)).collect();
-        self.group.handle_topics(self.now(), &topics);
+        let known = |(id, partitions): (&TopicId, &u32)| {
+            (*id, KnownTopic { name: format!("topic.{id}"), partitions: *partitions })
+        };
+        let topics: Vec<_> = self.topics.iter().map(known).collect();
+        self.group.handle_topics(self.now(), topics);
         self.after_step();
     }
 
@@ -319,6 +324,7 @@ impl World {
                         connection,
                         client: "model",
                         topics: &topics,
+                        patterns: &[],
                         session_ms: SESSION_MS,
                     };
                     let joined = self.group.handle_join(self.now(), &join).unwrap();

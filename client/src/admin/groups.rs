@@ -134,6 +134,8 @@ pub struct GroupDescription {
     pub state: GroupState,
     /// Who takes part.
     pub members: Vec<MemberDescription>,
+    /// Topics that a member's pattern means and that are not read, since the group would read too much.
+    pub topics_left_out: u32,
     /// How far it is.
     pub partitions: Vec<GroupPartition>,
     /// Messages not read yet, or not settled yet.
@@ -251,6 +253,7 @@ impl GroupDescription {
             kind,
             state,
             members: group.members.into_iter().map(MemberDescription::from_wire).collect(),
+            topics_left_out: group.topics_left_out,
             lag: sum(|p| p.lag),
             ready: sum(|p| p.ready),
             leased: sum(|p| p.leased),

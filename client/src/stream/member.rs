@@ -10,9 +10,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::builder::Start;
+use super::filter::Filters;
 use super::progress::{Handled, Progress};
 use super::reader::Fetched;
 use super::session::Coordinator;
+use super::subscription::Subscription;
 use crate::client::{Client, Retries, first_answer};
 use crate::error::{Error, ErrorCode, Result, Retry};
 
@@ -24,9 +26,10 @@ pub(super) struct MemberConfig {
     pub(super) group: String,
     /// One that outlives this process.
     pub(super) name: Option<String>,
-    pub(super) topics: Vec<String>,
+    pub(super) subscription: Subscription,
     pub(super) start: Start,
     pub(super) credit_bytes: u64,
+    pub(super) filters: Filters,
     pub(super) auto_commit: Option<Duration>,
     pub(super) session: Duration,
 }

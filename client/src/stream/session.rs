@@ -31,6 +31,8 @@ pub(super) struct Coordinator {
     pub(super) stop: CancellationToken,
     /// What the member owns, to the knowledge of the group, that which it is giving up included.
     pub(super) owned: HashMap<Place, Owned>,
+    /// Of the topics that were assigned to it.
+    pub(super) topic_ids: HashMap<String, u32>,
     /// Until then the group counts on this member. Counted from when the last answered heartbeat was sent.
     member_until: Instant,
 }
@@ -50,7 +52,8 @@ impl Coordinator {
         out: mpsc::UnboundedSender<Fetched>,
         stop: CancellationToken,
     ) -> Coordinator {
-        Coordinator { membership, out, stop, owned: HashMap::new(), member_until: Instant::now() }
+        let (owned, topic_ids) = Default::default();
+        Coordinator { membership, out, stop, owned, topic_ids, member_until: Instant::now() }
     }
 
     /// Takes part until it is stopped or there is no point in trying. `joined` hears how the first join went.
@@ -121,7 +124,10 @@ impl Coordinator {
             Error::Broker { .. } | Error::Protocol { .. } => Ended::Failed(error),
             _ => Ended::Lost,
         })?;
-        self.member_until = asked + self.membership.config.session;
+        // It prolongs nothing that was owned before: that may have been taken away meanwhile.
+        if self.owned.is_empty() {
+            self.member_until = asked + self.membership.config.session;
+        }
         Ok((connection, heartbeat))
     }
 
@@ -196,7 +202,7 @@ impl Coordinator {
         let Identity { member, claim, .. } = self.membership.identity.borrow().clone();
         let body = Body::JoinGroup(wire::JoinGroup {
             group: config.group.clone(),
-            topics: config.topics.clone(),
+            topics: config.subscription.topics(),
             member,
             session_ms: config.session.as_millis() as u64,
             name: config.name.clone().unwrap_or_default(),

@@ -241,6 +241,7 @@ impl Shard {
                 members: Vec::new(),
                 partitions: self.describe_queue(now, queue),
                 queue: Some(queue.settings.clone()),
+                topics_left_out: 0,
             },
             GroupKind::Stream(stream) => wire::GroupDescription {
                 name: group.name.clone(),
@@ -249,6 +250,7 @@ impl Shard {
                 members: self.describe_members(stream),
                 partitions: self.describe_stream(now, stream),
                 queue: None,
+                topics_left_out: stream.left_out() as u32, // of 100,000 topics
             },
         }
     }

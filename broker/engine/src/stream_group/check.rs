@@ -21,8 +21,8 @@ impl StreamGroup {
         let expected: BTreeSet<TopicPartition> = self
             .topics
             .iter()
-            .flat_map(|(topic, count)| {
-                (0..*count).map(|p| TopicPartition { topic: *topic, partition: PartitionId(p) })
+            .flat_map(|(topic, known)| {
+                (0..known.partitions).map(|p| TopicPartition { topic: *topic, partition: PartitionId(p) })
             })
             .collect();
         assert!(self.slots.keys().eq(expected.iter()), "slots are the partitions of the topics");
@@ -55,6 +55,10 @@ impl StreamGroup {
     fn check_members(&self) {
         assert!(self.members.len() <= MEMBERS_MAX);
         for (id, member) in &self.members {
+            for (topic, known) in self.topics.iter().filter(|(topic, _)| !self.left_out.contains(topic)) {
+                let wanted = member.subscription.means(*topic, &known.name);
+                assert_eq!(member.topics.contains(topic), wanted, "{id}: {}", known.name);
+            }
             for (partition, holding) in &member.holdings {
                 assert_eq!(self.slots[partition].holder.as_ref(), Some(id), "{partition} has two holders");
                 assert!(holding.granted_at <= member.generation);

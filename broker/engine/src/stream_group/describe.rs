@@ -72,9 +72,17 @@ impl StreamGroup {
         }
     }
 
-    /// The topics that it reads or has committed offsets of, each once or more.
+    /// Topics that a pattern means and that are not read, since they would be too much for one member.
+    #[must_use]
+    pub fn left_out(&self) -> usize {
+        self.left_out.len()
+    }
+
+    /// The topics that it reads, is to read or has committed offsets of, each once or more.
     pub fn topics(&self) -> impl Iterator<Item = TopicId> {
-        self.topics.keys().copied().chain(self.committed.keys().map(|partition| partition.topic))
+        let named = self.members.values().flat_map(|member| member.subscription.named());
+        let committed = self.committed.keys().map(|partition| partition.topic);
+        self.topics.keys().copied().chain(committed).chain(named)
     }
 
     /// How settled it is.

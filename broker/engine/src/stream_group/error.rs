@@ -3,8 +3,9 @@
 use dure_proto::{Offset, TopicPartition};
 
 use super::group::COMMIT_ITEMS_MAX;
-use super::join::{MEMBER_NAME_BYTES_MAX, SESSION_MS_MAX, SESSION_MS_MIN, TOPICS_PER_MEMBER_MAX};
+use super::join::{MEMBER_NAME_BYTES_MAX, SESSION_MS_MAX, SESSION_MS_MIN};
 use super::member::{Claim, MemberId};
+use super::subscription::{PATTERNS_MAX, TOPICS_PER_MEMBER_MAX};
 use crate::request::RequestError;
 
 /// Why a join was refused; nothing changed.
@@ -20,10 +21,18 @@ pub enum JoinError {
     #[error("a member names at least one topic")]
     NoTopics,
     /// Too many topics.
-    #[error("{topics} topics are more than the {TOPICS_PER_MEMBER_MAX} that a member may subscribe to")]
+    #[error(
+        "{topics} topics and patterns are more than the {TOPICS_PER_MEMBER_MAX} that a member may subscribe to"
+    )]
     TooManyTopics {
         /// How many were named.
         topics: usize,
+    },
+    /// Each of them is looked at for each topic.
+    #[error("{patterns} different patterns are more than the {PATTERNS_MAX} of a group")]
+    TooManyPatterns {
+        /// How many there would be.
+        patterns: usize,
     },
     /// The session time is out of bounds.
     #[error("a session of {session_ms} ms is not within {SESSION_MS_MIN} to {SESSION_MS_MAX} ms")]

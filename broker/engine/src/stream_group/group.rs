@@ -6,6 +6,7 @@ use dure_proto::{Epoch, Generation, GroupId, Offset, PartitionId, TopicId, Topic
 
 use super::error::MemberError;
 use super::member::{Caller, Claim, Member, MemberId, Revoking};
+use super::subscription::KnownTopic;
 use crate::request::ConnectionId;
 use crate::time::Now;
 
@@ -15,7 +16,7 @@ pub const COMMIT_ITEMS_MAX: usize = 10_000;
 pub(crate) const HEARTBEATS_PER_SESSION: u64 = 3;
 
 /// One stream group.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct StreamGroup {
     pub(crate) group: GroupId,
     pub(crate) epoch: Epoch,
@@ -25,7 +26,9 @@ pub struct StreamGroup {
     pub(crate) names: u64,
     /// No claim to any name is higher. The epoch is its upper half, so that one from before a restart is lower.
     pub(crate) claim_last: Claim,
-    pub(crate) topics: BTreeMap<TopicId, u32>,
+    pub(crate) topics: BTreeMap<TopicId, KnownTopic>,
+    /// Topics that a pattern means and that are not read, since they would be too much for one member.
+    pub(crate) left_out: BTreeSet<TopicId>,
     /// Exactly the partitions of `topics`.
     pub(crate) slots: BTreeMap<TopicPartition, Slot>,
     /// At most [`MEMBERS_MAX`](super::MEMBERS_MAX).
@@ -72,6 +75,7 @@ impl StreamGroup {
             names: 0,
             claim_last: Claim(0),
             topics: BTreeMap::new(),
+            left_out: BTreeSet::new(),
             slots: BTreeMap::new(),
             members: BTreeMap::new(),
             outbox: BTreeSet::new(),
@@ -90,19 +94,20 @@ impl StreamGroup {
         self.claim_last = Claim(u64::from(upper) << 32);
     }
 
-    /// The topics that there are, with the number of their partitions; those that members subscribe to have
-    /// to be among them. Assignments of a topic that is missing are dropped at once; its committed offsets
+    /// The topics that there are; those that members subscribe to have to be among them, and those that
+    /// [`StreamGroup::wants`]. Assignments of a topic that is missing are dropped at once; its committed offsets
     /// stay until [`StreamGroup::apply_topic_deleted`].
-    pub fn handle_topics(&mut self, now: Now, topics: &[(TopicId, u32)]) {
-        let topics: BTreeMap<TopicId, u32> = topics.iter().copied().collect();
+    pub fn handle_topics(&mut self, now: Now, topics: impl IntoIterator<Item = (TopicId, KnownTopic)>) {
+        let topics: BTreeMap<TopicId, KnownTopic> = topics.into_iter().collect();
         if topics == self.topics {
             return;
         }
         self.topics = topics;
+        self.resolve();
         let gone: Vec<TopicPartition> = self
             .slots
             .keys()
-            .filter(|p| self.topics.get(&p.topic).is_none_or(|count| p.partition.0 >= *count))
+            .filter(|p| self.topics.get(&p.topic).is_none_or(|topic| p.partition.0 >= topic.partitions))
             .copied()
             .collect();
         let mut changed = BTreeSet::new();
@@ -114,8 +119,8 @@ impl StreamGroup {
                 changed.insert(holder);
             }
         }
-        for (topic, count) in &self.topics {
-            for partition in (0..*count).map(PartitionId) {
+        for (topic, known) in &self.topics {
+            for partition in (0..known.partitions).map(PartitionId) {
                 self.slots.entry(TopicPartition { topic: *topic, partition }).or_default();
             }
         }

@@ -7,13 +7,13 @@ use dure_proto::{Epoch, Generation, TopicId};
 use super::error::JoinError;
 use super::group::{HEARTBEATS_PER_SESSION, StreamGroup};
 use super::member::{Claim, Member, MemberId};
+use super::subscription::Subscription;
 use crate::request::ConnectionId;
 use crate::time::Now;
+use crate::topic_pattern::TopicPattern;
 
 /// Bound of a group.
 pub const MEMBERS_MAX: usize = 1_000;
-/// Bound of a subscription.
-pub const TOPICS_PER_MEMBER_MAX: usize = 256;
 /// Bound of a member's and a client's name.
 pub const MEMBER_NAME_BYTES_MAX: usize = 249;
 /// The shortest session, so that heartbeats cannot be asked for too often.
@@ -38,6 +38,8 @@ pub struct Join<'a> {
     pub client: &'a str,
     /// What it wants to read.
     pub topics: &'a [TopicId],
+    /// What it wants to read beside them, now and later.
+    pub patterns: &'a [TopicPattern],
     /// How long it may be silent; 0: [`SESSION_MS_DEFAULT`].
     pub session_ms: u64,
 }
@@ -80,8 +82,9 @@ impl StreamGroup {
     pub fn handle_join(&mut self, now: Now, join: &Join<'_>) -> Result<Joined, JoinError> {
         assert!(self.epoch > Epoch(0), "the epoch is opened before members join");
         let session_ms = checked_session(join.session_ms)?;
-        let topics = checked_topics(join.topics)?;
+        let subscription = Subscription::new(join.topics, join.patterns)?;
         checked_length(join.client)?;
+        self.check_patterns(&subscription)?;
         let (id, claim) = self.admit(join.identity)?;
         let deadline_ms = now.mono_ms.saturating_add(session_ms);
         let member = self.members.entry(id.clone()).or_insert_with(|| Member::absent(session_ms));
@@ -94,13 +97,14 @@ impl StreamGroup {
         // Whoever is there now has seen nothing yet.
         member.confirmed = Generation(0);
         member.behind_deadline_ms = None;
-        let moves = member.topics != topics || member.fenced;
-        member.topics = topics;
+        let moves = member.subscription != subscription || member.fenced;
+        member.subscription = subscription;
         member.fenced = false;
         member.expect_confirmation(now.mono_ms);
         self.wake_ms = self.wake_ms.min(deadline_ms);
         self.outbox.insert(id.clone());
         if moves {
+            self.resolve();
             self.rebalance(now, BTreeSet::from([id.clone()]));
         }
         Ok(Joined { member: id, claim, heartbeat_ms: session_ms / HEARTBEATS_PER_SESSION, session_ms })
@@ -164,15 +168,6 @@ fn checked_session(session_ms: u64) -> Result<u64, JoinError> {
         0 => Ok(SESSION_MS_DEFAULT),
         SESSION_MS_MIN..=SESSION_MS_MAX => Ok(session_ms),
         _ => Err(JoinError::SessionOutOfRange { session_ms }),
-    }
-}
-
-fn checked_topics(topics: &[TopicId]) -> Result<BTreeSet<TopicId>, JoinError> {
-    let topics: BTreeSet<TopicId> = topics.iter().copied().collect();
-    match topics.len() {
-        0 => Err(JoinError::NoTopics),
-        1..=TOPICS_PER_MEMBER_MAX => Ok(topics),
-        topics => Err(JoinError::TooManyTopics { topics }),
     }
 }
 

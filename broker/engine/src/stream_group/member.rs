@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use dure_proto::{Generation, TopicId, TopicPartition};
 
+use super::subscription::Subscription;
 use crate::request::ConnectionId;
 
 /// Names a member within its group; chosen by the client or generated at its first join.
@@ -52,7 +53,7 @@ pub struct Caller<'a> {
     pub claim: Option<Claim>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Member {
     /// The client's name, for descriptions.
     pub(crate) client: String,
@@ -60,6 +61,8 @@ pub(crate) struct Member {
     pub(crate) claim: Option<Claim>,
     /// `None` while the member is unreachable; its session runs on. Whoever else speaks in its name is fenced.
     pub(crate) connection: Option<ConnectionId>,
+    pub(crate) subscription: Subscription,
+    /// What that means at present.
     pub(crate) topics: BTreeSet<TopicId>,
     pub(crate) session_ms: u64,
     /// Never earlier than any entitlement that was ever answered, and never moved back.
@@ -104,6 +107,7 @@ impl Member {
             client: String::new(),
             claim: None,
             connection: None,
+            subscription: Subscription::default(),
             topics: BTreeSet::new(),
             session_ms,
             session_deadline_ms: 0,

@@ -39,6 +39,7 @@ mod join;
 mod member;
 mod offsets;
 mod reconcile;
+mod subscription;
 #[cfg(test)]
 mod tests;
 mod timeout;
@@ -48,6 +49,7 @@ pub use error::{CommitError, JoinError, MemberError, OffsetNotApplied, SeekError
 pub use group::{COMMIT_ITEMS_MAX, MemberAssignment, StreamGroup};
 pub use join::{
     Identity, Join, Joined, MEMBER_NAME_BYTES_MAX, MEMBERS_MAX, SESSION_MS_DEFAULT, SESSION_MS_MAX,
-    SESSION_MS_MIN, TOPICS_PER_MEMBER_MAX,
+    SESSION_MS_MIN,
 };
 pub use member::{Caller, Claim, MemberId};
+pub use subscription::{ASSIGNMENT_BYTES_MAX, KnownTopic, PATTERNS_MAX, TOPICS_PER_MEMBER_MAX};

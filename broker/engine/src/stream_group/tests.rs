@@ -1,6 +1,7 @@
 //! Stories.
 
 mod named;
+mod patterns;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,13 +23,27 @@ fn all(partitions: std::ops::Range<u32>) -> Vec<TopicPartition> {
     partitions.map(photos).collect()
 }
 
+fn known(topics: &[(TopicId, u32)]) -> Vec<(TopicId, KnownTopic)> {
+    let known = |(id, partitions): &(TopicId, u32)| {
+        (*id, KnownTopic { name: format!("topic.{id}"), partitions: *partitions })
+    };
+    topics.iter().map(known).collect()
+}
+
 fn caller(connection: u64, member: &str) -> Caller<'_> {
     Caller { connection: ConnectionId(connection), member, claim: None }
 }
 
 fn as_member<'a>(member: &'a str, connection: u64, topics: &'a [TopicId], session_ms: u64) -> Join<'a> {
     let identity = Identity::Member(member);
-    Join { identity, connection: ConnectionId(connection), client: "story", topics, session_ms }
+    Join {
+        identity,
+        connection: ConnectionId(connection),
+        client: "story",
+        topics,
+        patterns: &[],
+        session_ms,
+    }
 }
 
 /// A group and well-behaved clients: each does at once what its assignment says, but for those named `slow`.
@@ -46,7 +61,7 @@ impl Story {
     fn new(partitions: u32) -> Story {
         let mut group = StreamGroup::new(GroupId(3));
         group.open(Epoch(5));
-        group.handle_topics(Now { mono_ms: 0, wall_ms: 0 }, &[(PHOTOS, partitions)]);
+        group.handle_topics(Now { mono_ms: 0, wall_ms: 0 }, known(&[(PHOTOS, partitions)]));
         Story {
             now_ms: 0,
             group,
@@ -167,18 +182,18 @@ fn a_partition_waits_for_its_old_owner() {
     story.join("ann", 1);
     story.slow.insert("ann".to_owned());
     story.join("bob", 2);
-    assert_eq!(story.owns("bob"), []);
+    assert_eq!(story.owns("bob"), [0_u32; 0]);
     assert_eq!(story.group.state(), StreamGroupState::Rebalancing);
     // A heartbeat from before the revocation says nothing, even if it lists nothing.
     let (old, _) = story.owned["ann"];
     story.group.handle_heartbeat(story.now(), &caller(1, "ann"), old, &[]).unwrap();
     story.settle();
-    assert_eq!(story.owns("bob"), []);
+    assert_eq!(story.owns("bob"), [0_u32; 0]);
     // While Ann finishes, her commits count.
     let revoked_at = story.group.generation;
     story.group.handle_heartbeat(story.now(), &caller(1, "ann"), revoked_at, &all(0..2)).unwrap();
     story.settle();
-    assert_eq!(story.owns("bob"), []);
+    assert_eq!(story.owns("bob"), [0_u32; 0]);
     assert_eq!(story.commit_as("ann", old, 1, 10), Ok(1));
     // Then she is done.
     story.group.handle_heartbeat(story.now(), &caller(1, "ann"), revoked_at, &all(0..1)).unwrap();
@@ -280,7 +295,7 @@ fn a_member_that_never_gives_up_what_it_must_is_fenced() {
     story.join("bob", 2);
     // It is alive all the time, and never takes notice.
     story.pass(SESSION_MS - 500, &["ann", "bob"]);
-    assert_eq!(story.owns("bob"), []);
+    assert_eq!(story.owns("bob"), [0_u32; 0]);
     story.pass(500, &["ann", "bob"]);
     assert_eq!(story.owns("bob"), [1], "what was revoked is taken by force");
     assert!(matches!(story.heartbeat("ann"), Err(MemberError::FencedGeneration { .. })));
@@ -414,7 +429,7 @@ fn a_restart_of_the_broker_keeps_offsets_and_makes_old_generations_older() {
     let snapshot = story.group.snapshot();
     let mut group = StreamGroup::restore(GroupId(3), &snapshot).unwrap();
     group.open(Epoch(6));
-    group.handle_topics(story.now(), &[(PHOTOS, 2)]);
+    group.handle_topics(story.now(), known(&[(PHOTOS, 2)]));
     group.check();
     assert_eq!(group.snapshot(), snapshot);
     story.group = group;
@@ -443,7 +458,7 @@ fn a_deleted_topic_takes_its_offsets_and_assignments_along() {
     assert_eq!(story.commit("ann", 1, 5), Ok(1));
     story.told();
     story.group.apply_topic_deleted(PHOTOS);
-    story.group.handle_topics(story.now(), &[(LOGS, 1)]);
+    story.group.handle_topics(story.now(), known(&[(LOGS, 1)]));
     story.settle();
     assert_eq!(story.told(), ["ann: "]);
     assert_eq!(story.group.committed(photos(1)), None);
@@ -456,7 +471,7 @@ fn new_partitions_are_given_out_without_moving_old_ones() {
     story.join("ann", 1);
     story.join("bob", 2);
     story.told();
-    story.group.handle_topics(story.now(), &[(PHOTOS, 4)]);
+    story.group.handle_topics(story.now(), known(&[(PHOTOS, 4)]));
     story.settle();
     assert_eq!(story.told(), ["ann: 0 2", "bob: 1 3"]);
 }
@@ -477,7 +492,7 @@ fn members_beyond_the_partitions_stand_by() {
 fn each_subscription_gets_only_its_topics() {
     let mut story = Story::new(4);
     let now = story.now();
-    story.group.handle_topics(now, &[(PHOTOS, 4), (LOGS, 4)]);
+    story.group.handle_topics(now, known(&[(PHOTOS, 4), (LOGS, 4)]));
     for (member, connection, topics) in
         [("both", 1, &[PHOTOS, LOGS][..]), ("logs", 2, &[LOGS]), ("photos", 3, &[PHOTOS])]
     {

@@ -80,3 +80,8 @@ fn a_member_that_is_fenced() {
 fn members_whose_names_outlive_their_processes() {
     check("named.story", &mut stream::Stream::new());
 }
+
+#[test]
+fn topics_that_come_and_go_under_a_pattern() {
+    check("patterns.story", &mut stream::Stream::new());
+}

@@ -1,9 +1,10 @@
-//! Stories of one stream group on a topic of four partitions: processes by name, each over a connection of its own. One that
-//! joins `as NAME` is a member under a name that outlives it; else the member has the name of its process.
+//! Stories of one stream group on a topic `photos` of four partitions, and on others that come and go: processes by name, each
+//! over a connection of its own. One that joins `as NAME` is a member under a name that outlives it; else the member has the
+//! name of its process. One that joins `for PATTERN` reads the topics that it means, else `photos`.
 
 use std::collections::BTreeMap;
 
-use dure_engine::{Caller, Claim, ConnectionId, Identity, Join, Now, StreamGroup};
+use dure_engine::{Caller, Claim, ConnectionId, Identity, Join, KnownTopic, Now, StreamGroup, TopicPattern};
 use dure_proto::{Epoch, Generation, GroupId, Offset, PartitionId, TopicId, TopicPartition};
 
 use super::Teller;
@@ -36,6 +37,8 @@ pub(crate) struct Stream {
     group: StreamGroup,
     now: Now,
     epoch: Epoch,
+    topics: BTreeMap<TopicId, KnownTopic>,
+    topic_next: u32,
     processes: BTreeMap<String, Process>,
     connection_next: u64,
 }
@@ -44,11 +47,15 @@ impl Stream {
     pub(crate) fn new() -> Stream {
         let now = Now { mono_ms: 0, wall_ms: 1_700_000_000_000 };
         let epoch = Epoch(1);
-        let group = opened(StreamGroup::new(GroupId(1)), now, epoch);
-        Stream { group, now, epoch, processes: BTreeMap::new(), connection_next: 1 }
+        let photos = KnownTopic { name: "photos".into(), partitions: PARTITIONS };
+        let topics = BTreeMap::from([(TOPIC, photos)]);
+        let mut group = StreamGroup::new(GroupId(1));
+        group.open(epoch);
+        group.handle_topics(now, topics.clone());
+        Stream { group, now, epoch, topics, topic_next: 2, processes: BTreeMap::new(), connection_next: 1 }
     }
 
-    fn join(&mut self, name: &str, as_name: Option<&str>) -> String {
+    fn join(&mut self, name: &str, as_name: Option<&str>, pattern: Option<&str>) -> String {
         let connection = ConnectionId(self.connection_next);
         self.connection_next += 1;
         let process = self.processes.entry(name.to_owned()).or_insert_with(|| Process {
@@ -65,7 +72,11 @@ impl Stream {
             true => Identity::Named { name: &process.member, claim: process.claim },
             false => Identity::Member(&process.member),
         };
-        let join = Join { identity, connection, client: name, topics: &[TOPIC], session_ms: SESSION_MS };
+        let patterns: Vec<TopicPattern> =
+            pattern.map(|text| text.parse().expect("a pattern")).into_iter().collect();
+        let topics: &[TopicId] = if patterns.is_empty() { &[TOPIC] } else { &[] };
+        let client = name;
+        let join = Join { identity, connection, client, topics, patterns: &patterns, session_ms: SESSION_MS };
         match self.group.handle_join(self.now, &join) {
             Ok(joined) => {
                 process.claim = joined.claim;
@@ -101,9 +112,10 @@ impl Stream {
     fn assignments(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
         for assignment in self.group.take_assignments() {
+            let listed = self.listed(&assignment.partitions);
             let of = |process: &Process| process.connection == assignment.connection;
             let (name, process) = self.processes.iter_mut().find(|(_, p)| of(p)).expect("it joined");
-            lines.push(format!("{name} is told: {}", listed(&assignment.partitions)));
+            lines.push(format!("{name} is told: {listed}"));
             let told = (assignment.generation, assignment.partitions);
             process.before = std::mem::replace(&mut process.told, told);
         }
@@ -114,21 +126,36 @@ impl Stream {
     fn restart_broker(&mut self) {
         self.epoch.0 += 1;
         let restored = StreamGroup::restore(GroupId(1), &self.group.snapshot()).expect("its own snapshot");
-        self.group = opened(restored, self.now, self.epoch);
+        self.group = restored;
+        self.group.open(self.epoch);
+        self.group.handle_topics(self.now, self.topics.clone());
     }
-}
 
-fn opened(mut group: StreamGroup, now: Now, epoch: Epoch) -> StreamGroup {
-    group.open(epoch);
-    group.handle_topics(now, &[(TOPIC, PARTITIONS)]);
-    group
-}
-
-fn listed(partitions: &[TopicPartition]) -> String {
-    if partitions.is_empty() {
-        return "nothing".into();
+    fn topic_comes(&mut self, name: &str, partitions: u32) {
+        self.topics.insert(TopicId(self.topic_next), KnownTopic { name: name.to_owned(), partitions });
+        self.topic_next += 1;
+        self.group.handle_topics(self.now, self.topics.clone());
     }
-    partitions.iter().map(|of| of.partition.to_string()).collect::<Vec<_>>().join(" ")
+
+    fn topic_goes(&mut self, name: &str) {
+        let gone = self.topics.iter().find(|(_, topic)| topic.name == name).map(|(id, _)| *id);
+        let gone = gone.expect("it is there");
+        self.topics.remove(&gone);
+        self.group.apply_topic_deleted(gone);
+        self.group.handle_topics(self.now, self.topics.clone());
+    }
+
+    /// Partitions of `photos` by their numbers, others with their topic's name.
+    fn listed(&self, partitions: &[TopicPartition]) -> String {
+        if partitions.is_empty() {
+            return "nothing".into();
+        }
+        let shown = |of: &TopicPartition| match of.topic {
+            TOPIC => of.partition.to_string(),
+            topic => format!("{}/{}", self.topics[&topic].name, of.partition),
+        };
+        partitions.iter().map(shown).collect::<Vec<_>>().join(" ")
+    }
 }
 
 impl Teller for Stream {
@@ -137,8 +164,11 @@ impl Teller for Stream {
         let words: Vec<&str> = command.split(' ').collect();
         let number = |word: &str| word.parse::<u64>().unwrap_or_else(|_| panic!("a number: {command}"));
         match words[..] {
-            [name, "joins"] => lines.push(self.join(name, None)),
-            [name, "joins", "as", member] => lines.push(self.join(name, Some(member))),
+            [name, "joins"] => lines.push(self.join(name, None, None)),
+            [name, "joins", "as", member] => lines.push(self.join(name, Some(member), None)),
+            [name, "joins", "for", pattern] => lines.push(self.join(name, None, Some(pattern))),
+            ["topic", name, "comes", "with", partitions] => self.topic_comes(name, number(partitions) as u32),
+            ["topic", name, "goes"] => self.topic_goes(name),
             ["heartbeats", "of", ref names @ ..] => {
                 lines.extend(names.iter().filter_map(|name| self.beat(name, false)));
             }
@@ -163,8 +193,9 @@ impl Teller for Stream {
         lines.extend(self.assignments());
         let described = self.group.describe();
         let members = described.members.iter();
-        let members: Vec<String> =
-            members.map(|member| format!("{} reads {}", member.id, listed(&member.partitions))).collect();
+        let members: Vec<String> = members
+            .map(|member| format!("{} reads {}", member.id, self.listed(&member.partitions)))
+            .collect();
         let members = if members.is_empty() { "nobody is there".to_owned() } else { members.join(", ") };
         lines.push(format!("{}: {members}", described.state));
         lines

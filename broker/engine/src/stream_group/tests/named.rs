@@ -25,8 +25,14 @@ fn join_as(
 ) -> Result<Process, JoinError> {
     let identity = Identity::Named { name: NAME, claim };
     let connection_id = ConnectionId(connection);
-    let join =
-        Join { identity, connection: connection_id, client: "story", topics: &[PHOTOS], session_ms: 0 };
+    let join = Join {
+        identity,
+        connection: connection_id,
+        client: "story",
+        topics: &[PHOTOS],
+        patterns: &[],
+        session_ms: 0,
+    };
     let joined = group.handle_join(Now { mono_ms: now_ms, wall_ms: 0 }, &join)?;
     group.check();
     assert_eq!(joined.member.as_str(), NAME);
@@ -42,7 +48,7 @@ fn beat(group: &mut StreamGroup, now_ms: u64, process: Process, told: &MemberAss
 fn group() -> StreamGroup {
     let mut group = StreamGroup::new(GroupId(3));
     group.open(Epoch(5));
-    group.handle_topics(Now { mono_ms: 0, wall_ms: 0 }, &[(PHOTOS, 4)]);
+    group.handle_topics(Now { mono_ms: 0, wall_ms: 0 }, known(&[(PHOTOS, 4)]));
     group
 }
 
@@ -118,7 +124,7 @@ fn after_a_restart_of_the_broker_the_later_of_two_processes_still_wins() {
     for first in [before, after] {
         let mut group = StreamGroup::restore(GroupId(3), &group.snapshot()).unwrap();
         group.open(Epoch(6));
-        group.handle_topics(Now { mono_ms: 0, wall_ms: 0 }, &[(PHOTOS, 4)]);
+        group.handle_topics(Now { mono_ms: 0, wall_ms: 0 }, known(&[(PHOTOS, 4)]));
         join_as(&mut group, 0, 11, first.claim).unwrap();
         let later = join_as(&mut group, 0, 12, after.claim).unwrap();
         assert!(join_as(&mut group, 0, 13, before.claim).is_err());
