@@ -2,6 +2,7 @@
 
 mod named;
 mod patterns;
+mod states;
 
 use std::collections::{BTreeMap, BTreeSet};
 
