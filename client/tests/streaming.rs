@@ -139,7 +139,7 @@ fn assignment(generation: u64, partitions: &[(u32, Option<u64>)]) -> Body {
 async fn tell_joined(conn: &mut Conn, expected_member: &str) {
     let (request, join) = conn.expect_body(body!(JoinGroup)).await;
     assert_eq!((join.group.as_str(), join.member.as_str()), ("audit", expected_member));
-    let reply = wire::JoinGroupReply { member: "m-1".to_owned(), heartbeat_ms: 60_000 };
+    let reply = wire::JoinGroupReply { member: "m-1".to_owned(), heartbeat_ms: 60_000, claim: 0 };
     conn.reply(&request, Body::JoinGroupReply(reply)).await;
 }
 
@@ -319,7 +319,7 @@ async fn a_fenced_member_joins_again_and_starts_at_what_is_committed() {
         match &frame.envelope.body {
             Some(Body::JoinGroup(join)) => {
                 assert_eq!(join.member, "");
-                let reply = wire::JoinGroupReply { member: "m-1".to_owned(), heartbeat_ms: 60_000 };
+                let reply = wire::JoinGroupReply { member: "m-1".to_owned(), heartbeat_ms: 60_000, claim: 0 };
                 break conn.reply(&frame, Body::JoinGroupReply(reply)).await;
             }
             Some(Body::LocateOffset(_)) => {

@@ -30,6 +30,7 @@ mod settled_set;
 mod shard;
 mod stream_group;
 mod time;
+mod topic_pattern;
 
 pub use backup::{
     BackupFile, BackupPlan, RESTORED_EPOCHS_MAX, RESTORED_EPOCHS_MIN, RestoredCheckpoint, restored_checkpoint,
@@ -58,6 +59,7 @@ pub use shard::{
 };
 pub use stream_group::*;
 pub use time::Now;
+pub use topic_pattern::{PatternError, TopicPattern};
 
 /// Whether this build can be told to be wrong. Nothing that ships may be.
 pub const HAS_MUTANTS: bool = cfg!(feature = "mutants");

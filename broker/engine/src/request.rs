@@ -3,6 +3,7 @@
 use crate::backup::BackupPlan;
 use crate::delay::{DELAY_MS_MAX, Due};
 use crate::queue_group::Sent;
+use crate::topic_pattern::PatternError;
 use bytes::Bytes;
 use dure_proto::wire::{self, ErrorCode, Retry};
 use dure_proto::{Offset, PartitionId, ProducerId, Receipt, TopicId, TopicPartition};
@@ -288,6 +289,14 @@ pub enum RequestError {
     /// The request itself is wrong.
     #[error("{0}")]
     Invalid(String),
+    /// What stands for topics' names stands for none.
+    #[error("topic pattern `{pattern}` {error}")]
+    BadPattern {
+        /// Its beginning.
+        pattern: String,
+        /// What is wrong with it.
+        error: PatternError,
+    },
     /// No topic of that name.
     #[error("unknown topic `{0}`: create it with `dure topic create {0}`")]
     UnknownTopic(String),
@@ -393,6 +402,16 @@ pub enum RequestError {
         /// The member.
         member: String,
     },
+    /// Another process has the member's name.
+    #[error(
+        "replaced: another process joined group `{group}` as `{member}`; end this one, or give it a name of its own"
+    )]
+    MemberReplaced {
+        /// The group's name.
+        group: String,
+        /// The member.
+        member: String,
+    },
     /// A batch of the producer session is missing before this one.
     #[error(
         "out of order: producer {producer} sent sequence {got} to {partition} where {expected} was due; start a \
@@ -464,6 +483,7 @@ impl RequestError {
     pub fn code(&self) -> ErrorCode {
         match self {
             RequestError::Invalid(_) | RequestError::SubscriptionInUse(_) => ErrorCode::InvalidRequest,
+            RequestError::BadPattern { .. } => ErrorCode::BadPattern,
             RequestError::UnknownTopic(_) | RequestError::UnknownTopicId(_) => ErrorCode::UnknownTopic,
             RequestError::TopicExists(_) => ErrorCode::TopicExists,
             RequestError::UnknownPartition { .. } => ErrorCode::UnknownPartition,
@@ -480,6 +500,7 @@ impl RequestError {
             RequestError::UnknownReceipt(_) => ErrorCode::UnknownReceipt,
             RequestError::FencedGeneration { .. } => ErrorCode::FencedGeneration,
             RequestError::UnknownMember { .. } => ErrorCode::UnknownMember,
+            RequestError::MemberReplaced { .. } => ErrorCode::MemberReplaced,
             RequestError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequence,
             RequestError::UnknownProducer(_) => ErrorCode::UnknownProducer,
             RequestError::DelayTooLong { .. } => ErrorCode::DelayTooLong,

@@ -4,7 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use dure_engine::{ConnectionId, MemberError, Now, StreamGroup, StreamGroupState};
+use dure_engine::{
+    Caller, ConnectionId, Identity, Join, KnownTopic, MemberError, Now, StreamGroup, StreamGroupState,
+};
 use dure_proto::{Epoch, Generation, GroupId, Offset, PartitionId, TopicId, TopicPartition};
 use proptest::prelude::*;
 
@@ -123,6 +125,10 @@ fn name(client: usize) -> String {
     format!("client-{client}")
 }
 
+fn caller(connection: ConnectionId, member: &str) -> Caller<'_> {
+    Caller { connection, member, claim: None }
+}
+
 impl World {
     fn new(subscriptions: &[u8], partitions: (u32, u32), sin: Sin) -> World {
         let mut group = StreamGroup::new(GROUP);
@@ -157,8 +163,11 @@ impl World {
     }
 
     fn tell_topics(&mut self) {
-        let topics: Vec<(TopicId, u32)> = self.topics.iter().map(|(topic, count)| (*topic, *count)).collect();
-        self.group.handle_topics(self.now(), &topics);
+        let known = |(id, partitions): (&TopicId, &u32)| {
+            (*id, KnownTopic { name: format!("topic.{id}"), partitions: *partitions })
+        };
+        let topics: Vec<_> = self.topics.iter().map(known).collect();
+        self.group.handle_topics(self.now(), topics);
         self.after_step();
     }
 
@@ -309,16 +318,26 @@ impl World {
                         .copied()
                         .collect();
                     let topics = if topics.is_empty() { vec![TopicId(1)] } else { topics };
-                    let joined = self
-                        .group
-                        .handle_join(self.now(), Some(&name(c)), connection, "model", &topics, SESSION_MS)
-                        .unwrap();
+                    let name_of = name(c);
+                    let join = Join {
+                        identity: Identity::Member(&name_of),
+                        connection,
+                        client: "model",
+                        topics: &topics,
+                        patterns: &[],
+                        session_ms: SESSION_MS,
+                    };
+                    let joined = self.group.handle_join(self.now(), &join).unwrap();
                     assert_eq!(joined.member.as_str(), name(c));
                     self.answer(connection, Down::Joined { sent_ms });
                 }
                 Up::Heartbeat { generation, owned, sent_ms } => {
-                    let result =
-                        self.group.handle_heartbeat(self.now(), connection, &name(c), generation, &owned);
+                    let result = self.group.handle_heartbeat(
+                        self.now(),
+                        &caller(connection, &name(c)),
+                        generation,
+                        &owned,
+                    );
                     self.answer(
                         connection,
                         if result.is_ok() { Down::Alive { sent_ms } } else { Down::Refused },
@@ -328,7 +347,7 @@ impl World {
                     self.broker_commits(c, connection, generation, &offsets)
                 }
                 Up::Leave => {
-                    let result = self.group.handle_leave(self.now(), connection, &name(c));
+                    let result = self.group.handle_leave(self.now(), &caller(connection, &name(c)));
                     assert!(
                         !matches!(result, Err(MemberError::UnknownMember { member }) if member.is_empty())
                     );
@@ -349,7 +368,9 @@ impl World {
         generation: Generation,
         offsets: &[(TopicPartition, Offset)],
     ) {
-        let Ok(events) = self.group.handle_commit(connection, &name(c), generation, offsets) else { return };
+        let Ok(events) = self.group.handle_commit(&caller(connection, &name(c)), generation, offsets) else {
+            return;
+        };
         let description = self.group.describe();
         let me = description.members.iter().find(|m| m.id.as_str() == name(c)).expect("only members commit");
         for (partition, _) in offsets {

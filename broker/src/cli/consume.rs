@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -18,6 +19,8 @@ use super::units;
 
 /// A member commits what is flushed at most this often; the end of a pause and the end of all do not wait.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
+/// How often a member commits how far it is when nothing that it reads matches.
+const IDLE_COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// Leaving the group is a courtesy.
 const LEAVE_MAX: Duration = Duration::from_secs(5);
 
@@ -30,13 +33,24 @@ const LEAVE_MAX: Duration = Duration::from_secs(5);
 #[command(after_help = "Examples:\n  \
     dure consume greetings\n  \
     dure consume clicks --from ago:1h --follow -o json | jq .value\n  \
-    dure consume clicks --group audit --count 100")]
+    dure consume clicks --group audit --count 100\n  \
+    dure consume clicks --group audit --member audit-1 --session 30s\n  \
+    dure consume 'photos.*' --follow --filter country=fr --filter kind=raw -o json")]
 pub(super) struct ConsumeArgs {
-    /// The topic; consuming never creates one.
+    /// The topic; consuming never creates one. Or a pattern of topics' names, in quotes: `*` is any one part between dots,
+    /// and a last `>` the rest. With --group or --follow it also reads what appears later.
     topic: String,
     /// Read as a member of this stream group.
     #[arg(long, short, value_name = "G")]
     group: Option<String>,
+    /// Take part under this name, which outlives the process: started again within the session, it goes on with the same
+    /// partitions at once; a process that is still there under the name is told to end. What ends keeps its place until
+    /// the session is over.
+    #[arg(long, value_name = "NAME", requires = "group")]
+    member: Option<String>,
+    /// How long the group waits for a member of whom nothing is heard, from 100ms to 30m [default: 6s].
+    #[arg(long, value_name = "TIME", requires = "group", value_parser = args::some_duration)]
+    session: Option<Duration>,
     /// Where to begin: earliest, latest, offset:N, time:RFC3339 or ago:1h. With --group only where nothing is
     /// committed yet.
     #[arg(long, value_name = "PLACE", default_value = "earliest", value_parser = args::from)]
@@ -44,6 +58,9 @@ pub(super) struct ConsumeArgs {
     /// Read this partition only.
     #[arg(long, value_name = "P", conflicts_with = "group")]
     partition: Option<u32>,
+    /// Print only messages that have this header; of several, those that have all. The broker sends no others.
+    #[arg(long = "filter", value_name = "NAME=VALUE", value_parser = args::pair)]
+    filters: Vec<(String, String)>,
     /// Stop after so many messages.
     #[arg(long, short = 'n', value_name = "N")]
     count: Option<u64>,
@@ -65,6 +82,15 @@ pub(super) async fn run(args: ConsumeArgs) -> Outcome {
         if let Some(partition) = args.partition {
             stream = stream.partition(partition);
         }
+        if let Some(member) = &args.member {
+            stream = stream.member(member);
+        }
+        if let Some(session) = args.session {
+            stream = stream.session(session);
+        }
+        for (name, value) in &args.filters {
+            stream = stream.filter(name, value.clone().into_bytes());
+        }
         stream = match &args.group {
             Some(group) => stream.group(group),
             None if args.follow => stream,
@@ -76,31 +102,35 @@ pub(super) async fn run(args: ConsumeArgs) -> Outcome {
         started = starting => started?,
         _ = signals.asked() => return Err(Failure::Interrupted),
     };
-    let printer = Printer { format: Format::for_messages(args.output.format), out: Out::default() };
+    let several_topics = args.topic.contains(['*', '>']);
+    let format = Format::for_messages(args.output.format);
+    let printer = Printer { format, out: Out::default(), several_topics };
+    let idle = (!args.filters.is_empty()).then_some(IDLE_COMMIT_INTERVAL);
     let reader = Reader {
         stream,
         printer,
-        commits: args.group.is_some().then(Commits::default),
+        commits: args.group.is_some().then(|| Commits { idle, ..Commits::default() }),
         patient: args.follow || args.group.is_some(),
         damaged: false,
-        topic: args.topic,
         what,
     };
     reader.run(args.count, signals).await
 }
 
-/// What is on stdout and not committed yet, by partition: the last offset.
+/// What is on stdout and not committed yet, by topic and partition: the last offset.
 #[derive(Debug, Default)]
 struct Commits {
-    printed: BTreeMap<u32, u64>,
-    flushed: BTreeMap<u32, u64>,
+    printed: BTreeMap<(Arc<str>, u32), u64>,
+    flushed: BTreeMap<(Arc<str>, u32), u64>,
     last: Option<Instant>,
+    /// How often to commit without having printed anything: what is filtered out is passed, too.
+    idle: Option<Duration>,
 }
 
 impl Commits {
     fn due(&self) -> Option<Instant> {
-        let now = Instant::now();
-        (!self.flushed.is_empty()).then(|| self.last.map_or(now, |last| last + COMMIT_INTERVAL))
+        let interval = if self.flushed.is_empty() { self.idle? } else { COMMIT_INTERVAL };
+        Some(self.last.map_or_else(Instant::now, |last| last + interval))
     }
 }
 
@@ -112,7 +142,6 @@ struct Reader {
     patient: bool,
     /// Some of it could not be read.
     damaged: bool,
-    topic: String,
     what: String,
 }
 
@@ -157,7 +186,7 @@ impl Reader {
             self.printer.print(&message);
             printed += 1;
             if let Some(commits) = &mut self.commits {
-                commits.printed.insert(message.partition, message.offset);
+                commits.printed.insert((Arc::clone(&message.topic), message.partition), message.offset);
             }
             if self.printer.out.is_full() {
                 self.flush()?;
@@ -196,7 +225,7 @@ impl Reader {
     /// Commits what is flushed. A partition that went to another member is read again there.
     async fn commit(&mut self) -> Outcome {
         let Some(commits) = &mut self.commits else { return Ok(()) };
-        if commits.flushed.is_empty() {
+        if commits.flushed.is_empty() && commits.idle.is_none() {
             return Ok(());
         }
         commits.last = Some(Instant::now());
@@ -214,8 +243,8 @@ impl Reader {
             }
             return Ok(());
         }
-        for (partition, offset) in std::mem::take(&mut commits.flushed) {
-            if let Err(error) = self.stream.commit_through(&self.topic, partition, offset).await {
+        for ((topic, partition), offset) in std::mem::take(&mut commits.flushed) {
+            if let Err(error) = self.stream.commit_through(&topic, partition, offset).await {
                 warn(format!("not committed: {}", explain(&error)));
             }
         }
@@ -242,6 +271,8 @@ impl Reader {
 struct Printer {
     format: Format,
     out: Out,
+    /// Lines for people say of which topic they are.
+    several_topics: bool,
 }
 
 impl Printer {
@@ -250,10 +281,11 @@ impl Printer {
             Format::Json => self.out.json(message),
             Format::Raw => self.out.raw(message.value.as_deref().unwrap_or_default()),
             Format::Table => {
-                let StreamMessage { partition, offset, timestamp_ms, key, value, .. } = message;
+                let StreamMessage { topic, partition, offset, timestamp_ms, key, value, .. } = message;
+                let topic = if self.several_topics { format!("{topic}/") } else { String::new() };
                 let (time, key, value) =
                     (units::time(*timestamp_ms), shown(key.as_deref()), shown(value.as_deref()));
-                let line = format_args!("{partition}/{offset}  {time}  {key}  {value}");
+                let line = format_args!("{topic}{partition}/{offset}  {time}  {key}  {value}");
                 writeln!(self.out.buffer(), "{line}").expect("memory takes it");
             }
         }

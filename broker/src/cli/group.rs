@@ -291,6 +291,11 @@ fn description(group: &GroupDescription) -> String {
             ("held", units::bytes(group.held_bytes)),
         ]);
     }
+    if group.topics_left_out > 0 {
+        let text =
+            format!("{} topics of its patterns, the newest: too many partitions", group.topics_left_out);
+        rows.push(("left out", text));
+    }
     let mut members =
         Table::new(&[("MEMBER", Side::Left), ("CLIENT", Side::Left), ("PARTITIONS", Side::Left)]);
     for member in &group.members {

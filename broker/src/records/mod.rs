@@ -2,6 +2,7 @@
 
 mod attachment;
 mod cache;
+mod filter;
 mod table;
 
 use std::sync::Arc;
@@ -10,11 +11,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use dure_engine::{Cursor, LogView, ReadError, ReadOutcome, Wait};
 use dure_proto::{BatchLimits, EntryHeader, Offset, Record, Records, TopicPartition, split_entries};
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 pub(crate) use attachment::{Attachment, record_bytes};
 use cache::{BatchCache, CachedBatch};
+pub(crate) use filter::{HeaderFilters, Sieve};
 
 use crate::runtime::Shards;
 
@@ -72,6 +75,8 @@ impl Unreadable {
 pub(crate) struct RecordReader {
     shards: Shards,
     cache: BatchCache,
+    /// Bounds what readers with filters unpack at the same time.
+    unpacking: Semaphore,
 }
 
 impl RecordReader {
@@ -79,6 +84,7 @@ impl RecordReader {
         RecordReader {
             shards,
             cache: BatchCache::new(usize::try_from(cache_bytes_max).unwrap_or(usize::MAX)),
+            unpacking: Semaphore::new(filter::UNPACKED_AT_ONCE),
         }
     }
 

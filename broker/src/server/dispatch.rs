@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use dure_engine::{Produce, Request, RequestError, SubscriptionId};
+use dure_engine::{PATTERNS_MAX, Produce, Request, RequestError, SubscriptionId, TopicPattern};
 use dure_proto::wire::envelope::Body;
 use dure_proto::wire::{self, ErrorCode, Retry};
 use dure_proto::{BatchHeader, BatchLimits, Frame, PartitionId, TopicId, TopicPartition};
@@ -74,8 +74,10 @@ impl Connection {
         let request = match body {
             Body::Ping(_) => return self.done(correlation, Body::Done(wire::Done {}), room),
             Body::Metadata(metadata) => {
-                let reply = self.metadata(&metadata);
-                return self.done(correlation, Body::MetadataReply(reply), room);
+                return match self.metadata(&metadata) {
+                    Ok(reply) => self.done(correlation, Body::MetadataReply(reply), room),
+                    Err(error) => Err((error, room)),
+                };
             }
             Body::Produce(message) => match self.produce(&message, attachment) {
                 Ok(produce) => {
@@ -180,7 +182,7 @@ impl Connection {
         let _ = self.done(correlation, Body::Error(error), room);
     }
 
-    fn metadata(&self, wanted: &wire::Metadata) -> wire::MetadataReply {
+    fn metadata(&self, wanted: &wire::Metadata) -> Result<wire::MetadataReply, RequestError> {
         let topics = self.broker.shards.topics();
         let describe = |topic: &dure_engine::TopicInfo| wire::TopicMetadata {
             name: topic.name.to_string(),
@@ -191,18 +193,28 @@ impl Connection {
         let topics = if wanted.topics.is_empty() {
             topics.iter().filter(|topic| !topic.is_hidden()).map(|topic| describe(topic)).collect()
         } else {
+            let (patterns, names): (Vec<&String>, Vec<&String>) =
+                wanted.topics.iter().partition(|name| TopicPattern::is_meant(name));
+            if patterns.len() > PATTERNS_MAX {
+                let text = format!("{} patterns are more than the {PATTERNS_MAX} at once", patterns.len());
+                return Err(RequestError::Invalid(text));
+            }
+            let patterns: Vec<TopicPattern> =
+                patterns.into_iter().map(|text| TopicPattern::checked(text)).collect::<Result<_, _>>()?;
+            let is_meant = |name: &str| patterns.iter().any(|pattern| pattern.matches(name));
+            let meant = topics.iter().filter(|topic| !patterns.is_empty() && is_meant(&topic.name));
             // Each once, however often it is named: an answer is bounded by the topics that there are.
             let mut seen = BTreeSet::new();
-            wanted
-                .topics
-                .iter()
+            names
+                .into_iter()
                 .filter_map(|name| topics.by_name(name))
+                .chain(meant)
                 .filter(|topic| topic.delayed_of.is_none())
                 .filter(|topic| seen.insert(topic.id))
                 .map(|topic| describe(topic))
                 .collect()
         };
-        wire::MetadataReply { topics }
+        Ok(wire::MetadataReply { topics })
     }
 
     fn produce(&self, produce: &wire::Produce, batch: Bytes) -> Result<Produce, ProduceFault> {

@@ -16,12 +16,15 @@ use super::connection::{Connection, PUSH_BYTES_MAX};
 use super::convert::{checked_offset, error_message, message, read_error};
 use crate::broker::Broker;
 use crate::health::Phase;
+use crate::records::{HeaderFilters, Sieve};
 use crate::runtime::{Outgoing, OutgoingFrame};
 
 /// Streams of one connection.
 const STREAMS_MAX: usize = 10_000;
 /// What is read at once.
 const READ_BYTES_MAX: usize = 256 << 10;
+/// A reader with filters hears after so many bytes, of which nothing matched, how far it is.
+const PASSED_BYTES_MAX: usize = 16 << 20;
 /// Credit never counts further than this.
 const CREDIT_BYTES_MAX: i64 = 1 << 40;
 
@@ -91,6 +94,7 @@ impl Connection {
         let partition =
             TopicPartition { topic: TopicId(read.topic_id), partition: PartitionId(read.partition) };
         let offset = checked_offset(read.offset)?;
+        let filters = HeaderFilters::new(&read.filters)?;
         let credit = self.open_stream(read.subscription, read.credit_bytes)?;
         let Some(views) = self.broker.shards.log(partition) else {
             credit.close();
@@ -102,6 +106,7 @@ impl Connection {
             broker: self.broker.clone(),
             views,
             cursor: Cursor::at(offset),
+            sieve: filters.map(|filters| Sieve::new(filters, partition)),
             credit,
             answers: self.outbox.answers.clone(),
             pushes: self.pushes.clone(),
@@ -143,6 +148,8 @@ struct Stream {
     broker: Arc<Broker>,
     views: watch::Receiver<LogView>,
     cursor: Cursor,
+    /// What a reader with filters does not want stays in it.
+    sieve: Option<Sieve>,
     credit: Arc<Credit>,
     answers: mpsc::UnboundedSender<Outgoing>,
     pushes: Arc<Semaphore>,
@@ -163,14 +170,19 @@ impl Stream {
             let view = self.views.borrow_and_update().clone();
             let high_watermark = view.high_watermark.0;
             match self.read(view, credit.min(READ_BYTES_MAX)).await? {
-                ReadOutcome::Entries(entries) => self.push(high_watermark, entries).await,
+                ReadOutcome::Entries(entries) => match self.sieve.take() {
+                    None => self.push(high_watermark, entries.len(), vec![entries]).await,
+                    Some(sieve) => self.sift(high_watermark, sieve, entries).await,
+                },
                 ReadOutcome::Lost(lost) => {
+                    self.tell_passed(high_watermark).await;
                     let lost = wire::OffsetRange { from: lost.start.0, to: lost.end.0 };
                     let subscription = self.subscription;
                     let records = wire::Records { subscription, high_watermark, lost: Some(lost) };
                     let _ = self.answers.send(Outgoing::Frame(OutgoingFrame::push(Body::Records(records))));
                 }
                 ReadOutcome::AtEnd | ReadOutcome::WouldWait => {
+                    self.tell_passed(high_watermark).await;
                     let more = tokio::select! {
                         changed = self.views.changed() => changed.is_ok(),
                         () = self.credit.changed.notified() => true,
@@ -207,16 +219,44 @@ impl Stream {
     }
 
     /// Waits for room among the pushes, so that a client which does not read holds up itself alone.
-    async fn push(&self, high_watermark: u64, entries: Bytes) {
-        let bytes = entries.len();
+    async fn push(&self, high_watermark: u64, bytes: usize, entries: Vec<Bytes>) {
         let room = u32::try_from(bytes).unwrap_or(u32::MAX).min(PUSH_BYTES_MAX);
         let permit = self.pushes.clone().acquire_many_owned(room).await.expect("never closed");
         self.credit.take(bytes);
         self.broker.metrics.bytes_out.increment(bytes as u64);
         let records = wire::Records { subscription: self.subscription, high_watermark, lost: None };
         let envelope = wire::Envelope { correlation: 0, body: Some(Body::Records(records)) };
-        let frame = OutgoingFrame { envelope, attachment: vec![entries], permit: Some(permit) };
+        let frame = OutgoingFrame { envelope, attachment: entries, permit: Some(permit) };
         let _ = self.answers.send(Outgoing::Frame(frame));
+    }
+
+    /// Pushes of a chunk what matches the reader's filters.
+    async fn sift(&mut self, high_watermark: u64, sieve: Sieve, entries: Bytes) {
+        let at_end = self.cursor.offset().0 >= high_watermark;
+        let mut sieve = self.broker.records.sieve(sieve, entries, at_end).await;
+        if sieve.passed_bytes() >= PASSED_BYTES_MAX {
+            sieve.tell_passed();
+        }
+        self.sieve = Some(sieve);
+        self.push_ready(high_watermark).await;
+        // A log of which nothing matches is read without a pause; others have their turn in between.
+        tokio::task::yield_now().await;
+    }
+
+    /// Nothing more is read for now: a reader with filters hears how far it is.
+    async fn tell_passed(&mut self, high_watermark: u64) {
+        if let Some(sieve) = &mut self.sieve {
+            sieve.tell_passed();
+            self.push_ready(high_watermark).await;
+        }
+    }
+
+    async fn push_ready(&mut self, high_watermark: u64) {
+        let ready = self.sieve.as_mut().map(Sieve::take_ready).unwrap_or_default();
+        let bytes = ready.iter().map(Bytes::len).sum();
+        if bytes > 0 {
+            self.push(high_watermark, bytes, ready).await;
+        }
     }
 
     fn log_is_gone(&self) -> wire::Error {

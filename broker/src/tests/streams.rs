@@ -6,7 +6,7 @@ use super::client::Client;
 use super::{start, stop};
 
 fn read(subscription: u64, topic_id: u32, offset: u64, credit_bytes: u64) -> Body {
-    Body::Read(wire::Read { subscription, topic_id, partition: 0, offset, credit_bytes })
+    Body::Read(wire::Read { subscription, topic_id, partition: 0, offset, credit_bytes, filters: Vec::new() })
 }
 
 /// The values in the pushes of a stream from an offset on, until there are `count`.

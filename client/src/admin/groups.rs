@@ -150,6 +150,8 @@ pub struct GroupDescription {
     pub state: GroupState,
     /// Who takes part.
     pub members: Vec<MemberDescription>,
+    /// Topics that a member's pattern means and that are not read, since the group would read too much.
+    pub topics_left_out: u32,
     /// How far it is.
     pub partitions: Vec<GroupPartition>,
     /// Messages not read yet, or not settled yet.
@@ -205,10 +207,12 @@ pub struct HotKey {
 /// A member of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MemberDescription {
-    /// Given out by the broker.
+    /// Given out by the broker, or the member's own name.
     pub id: String,
     /// What the client calls itself.
     pub client: String,
+    /// It has a name of its own, which outlives its process.
+    pub named: bool,
     /// What it reads.
     pub partitions: Vec<TopicPartitionName>,
 }
@@ -284,6 +288,7 @@ impl GroupDescription {
             kind,
             state,
             members: group.members.into_iter().map(MemberDescription::from_wire).collect(),
+            topics_left_out: group.topics_left_out,
             lag: sum(|p| p.lag),
             ready: sum(|p| p.ready),
             leased: sum(|p| p.leased),
@@ -316,7 +321,7 @@ impl MemberDescription {
         let partitions = member.partitions.into_iter();
         let partitions =
             partitions.map(|p| TopicPartitionName { topic: p.topic, partition: p.partition }).collect();
-        MemberDescription { id: member.id, client: member.client, partitions }
+        MemberDescription { id: member.id, client: member.client, named: member.named, partitions }
     }
 }
 

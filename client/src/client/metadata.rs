@@ -53,17 +53,29 @@ impl Client {
             other => return Err(unexpected("Metadata", &other)),
         };
         let topic = reply.topics.into_iter().find(|topic| topic.name == name);
-        let topic = topic.ok_or_else(|| Error::unknown_topic(name))?;
+        self.learn(topic.ok_or_else(|| Error::unknown_topic(name))?)
+    }
+
+    /// The topics that these patterns mean now.
+    pub(crate) async fn topics_meant(&self, patterns: &[String]) -> Result<Vec<Arc<TopicInfo>>> {
+        let body = Body::Metadata(wire::Metadata { topics: patterns.to_vec() });
+        match self.call(body, Retries::Idempotent).await?.body {
+            Body::MetadataReply(reply) => reply.topics.into_iter().map(|topic| self.learn(topic)).collect(),
+            other => Err(unexpected("Metadata", &other)),
+        }
+    }
+
+    fn learn(&self, topic: wire::TopicMetadata) -> Result<Arc<TopicInfo>> {
         if topic.partitions.is_empty() {
-            return Err(Error::protocol(format!("topic `{name}` has no partitions")));
+            return Err(Error::protocol(format!("topic `{}` has no partitions", topic.name)));
         }
         let info = Arc::new(TopicInfo {
-            name: name.into(),
+            name: topic.name.as_str().into(),
             id: topic.id,
             partitions: topic.partitions.len() as u32,
             message_bytes_max: topic.config.unwrap_or_default().message_bytes_max,
         });
-        self.inner.metadata.topics().insert(name.to_owned(), Arc::clone(&info));
+        self.inner.metadata.topics().insert(topic.name, Arc::clone(&info));
         Ok(info)
     }
 }

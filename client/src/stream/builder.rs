@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use dure_proto::wire::{self, envelope::Body, locate_offset::Position};
 use futures_util::future::try_join_all;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::filter::Filters;
 use super::member::{Member, MemberConfig};
 use super::progress::Progress;
-use super::reader::Reader;
+use super::reader::{Reader, ReaderConfig};
+use super::subscription::{Subscription, Watcher};
 use super::{HighWatermark, MessageStream};
 use crate::client::{Client, Retries, unexpected};
 use crate::error::{Error, ErrorCode, Result, Retry};
@@ -44,8 +47,10 @@ pub struct StreamBuilder {
     credit_bytes: u64,
     until_high_watermark: bool,
     group: Option<String>,
+    member: Option<String>,
     auto_commit: Option<Duration>,
     session: Duration,
+    filters: Filters,
 }
 
 impl StreamBuilder {
@@ -58,12 +63,24 @@ impl StreamBuilder {
             credit_bytes: CREDIT_BYTES_DEFAULT,
             until_high_watermark: false,
             group: None,
+            member: None,
             auto_commit: None,
             session: SESSION_DEFAULT,
+            filters: Filters::default(),
         }
     }
 
-    /// Reads this topic too.
+    /// Yields only messages that have this header with this value; of several filters, those that have all. The broker
+    /// sends no others, and positions and commits pass what it filtered out. At most 16, of 4 KiB each.
+    #[must_use]
+    pub fn filter(mut self, name: impl Into<String>, value: impl Into<Bytes>) -> Self {
+        self.filters.add(name.into(), value.into());
+        self
+    }
+
+    /// Reads this topic too, or these: in a pattern `*` stands for any one part between dots, and a last `>` for the
+    /// rest. A member of a group also reads what appears later; alone a stream does unless it ends at the high
+    /// watermarks. What appears later is read from its first message on, and what is deleted leaves in silence.
     #[must_use]
     pub fn topic(mut self, topic: impl Into<String>) -> Self {
         self.topics.push(topic.into());
@@ -107,6 +124,16 @@ impl StreamBuilder {
         self
     }
 
+    /// Takes part under a name that outlives this process, as a process does that is restarted: whoever joins under it
+    /// within the session goes on with the same partitions at once, and nothing moves. The one before, if it is still
+    /// there, is fenced: its commits are refused, and its stream ends with `MEMBER_REPLACED`. Closing such a stream does
+    /// not leave the group; its place goes when the session ends. Named as a topic is.
+    #[must_use]
+    pub fn member(mut self, name: impl Into<String>) -> Self {
+        self.member = Some(name.into());
+        self
+    }
+
     /// Commits by itself, this often, and when a partition is taken away or the stream is closed. A message
     /// counts as handled when the one after it is asked for, never earlier. Without this, commit explicitly.
     #[must_use]
@@ -115,7 +142,7 @@ impl StreamBuilder {
         self
     }
 
-    /// How long a member may be silent before its partitions go to others; 6 s unless set.
+    /// How long a member may be silent before its partitions go to others; 6 s unless set, between 100 ms and 30 min.
     #[must_use]
     pub fn session(mut self, session: Duration) -> Self {
         self.session = session;
@@ -126,7 +153,8 @@ impl StreamBuilder {
     ///
     /// # Errors
     /// [`Error::Broker`] with `UNKNOWN_TOPIC`, `UNKNOWN_PARTITION`, `OFFSET_OUT_OF_RANGE` (an offset beyond the
-    /// high watermark) or `WRONG_GROUP_KIND`; [`Error::InvalidArgument`] for settings that exclude each other.
+    /// high watermark), `WRONG_GROUP_KIND`, `BAD_PATTERN` or `INVALID_REQUEST` (a member's name, a session or a filter
+    /// out of bounds); [`Error::InvalidArgument`] for settings that exclude each other.
     pub async fn subscribe(self) -> Result<MessageStream> {
         match self.group.clone() {
             Some(group) => self.join(group).await,
@@ -135,20 +163,28 @@ impl StreamBuilder {
     }
 
     async fn read_alone(self) -> Result<MessageStream> {
+        if self.member.is_some() {
+            return Err(Error::invalid("a member has a name within its group, and there is no group"));
+        }
         if self.auto_commit.is_some() {
             return Err(Error::invalid("there is nothing to commit without a group"));
         }
+        let (subscription, topics) = Subscription::resolve(&self.client, self.topics).await?;
+        if self.partition.is_some() && !subscription.patterns.is_empty() {
+            return Err(Error::invalid(
+                "the topics of a pattern are read whole: name the one of the partition",
+            ));
+        }
         let mut places = Vec::new();
-        for name in &self.topics {
-            let topic = self.client.fresh_topic(name).await?;
+        for topic in &topics {
             let partitions = match self.partition {
                 Some(partition) if partition >= topic.partitions => {
-                    return Err(unknown_partition(name, partition, topic.partitions));
+                    return Err(unknown_partition(&topic.name, partition, topic.partitions));
                 }
                 Some(partition) => partition..partition + 1,
                 None => 0..topic.partitions,
             };
-            places.extend(partitions.map(|partition| (Arc::clone(&topic), partition)));
+            places.extend(partitions.map(|partition| (Arc::clone(topic), partition)));
         }
         let located = places.iter().map(|(topic, partition)| {
             let (client, start) = (&self.client, self.start);
@@ -159,7 +195,13 @@ impl StreamBuilder {
         let (out, fetched) = mpsc::unbounded_channel();
         let progress = Arc::new(Progress::default());
         let stop = CancellationToken::new();
-        let credit_bytes = (self.credit_bytes / places.len() as u64).max(PARTITION_CREDIT_BYTES_MIN);
+        let readers = ReaderConfig {
+            client: self.client.clone(),
+            credit_bytes: (self.credit_bytes / places.len().max(1) as u64).max(PARTITION_CREDIT_BYTES_MIN),
+            filters: self.filters.clone(),
+            out,
+            stop: stop.clone(),
+        };
         let mut high_watermarks = Vec::with_capacity(places.len());
         for ((topic, partition), Located { offset, high_watermark }) in places.into_iter().zip(located) {
             let name = Arc::clone(&topic.name);
@@ -178,19 +220,25 @@ impl StreamBuilder {
                 id
             };
             let reader = Reader {
-                client: self.client.clone(),
                 lane,
+                may_vanish: subscription.may_vanish(&name),
                 topic: name,
                 topic_id: topic.id,
                 partition,
                 start: Start::Offset(offset),
-                credit_bytes,
-                out: out.clone(),
-                stop: stop.clone(),
+                config: readers.clone(),
             };
             reader.start();
         }
-        Ok(MessageStream::new(fetched, progress, high_watermarks, stop, None))
+        let watches = !self.until_high_watermark && !subscription.patterns.is_empty();
+        if watches {
+            let known = topics.iter().map(|topic| topic.id).collect();
+            let (client, progress) = (self.client, Arc::clone(&progress));
+            Watcher { client, patterns: subscription.patterns, known, progress, readers }.start();
+        }
+        let mut stream = MessageStream::new(fetched, progress, high_watermarks, self.filters, stop, None);
+        stream.watches = watches;
+        Ok(stream)
     }
 
     async fn join(self, group: String) -> Result<MessageStream> {
@@ -200,22 +248,22 @@ impl StreamBuilder {
         if self.until_high_watermark {
             return Err(Error::invalid("a member of a group has no end to stop at"));
         }
-        for topic in &self.topics {
-            self.client.fresh_topic(topic).await?;
-        }
+        let (subscription, _) = Subscription::resolve(&self.client, self.topics).await?;
         let (out, fetched) = mpsc::unbounded_channel();
         let progress = Arc::new(Progress::default());
         let stop = CancellationToken::new();
         let config = MemberConfig {
             group,
-            topics: self.topics,
+            name: self.member,
+            subscription,
             start: self.start,
             credit_bytes: self.credit_bytes.max(PARTITION_CREDIT_BYTES_MIN),
+            filters: self.filters.clone(),
             auto_commit: self.auto_commit,
             session: self.session,
         };
         let member = Member::join(self.client, config, out, Arc::clone(&progress), stop.clone()).await?;
-        Ok(MessageStream::new(fetched, progress, Vec::new(), stop, Some(member)))
+        Ok(MessageStream::new(fetched, progress, Vec::new(), self.filters, stop, Some(member)))
     }
 }
 

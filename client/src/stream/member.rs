@@ -10,9 +10,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::builder::Start;
+use super::filter::Filters;
 use super::progress::{Handled, Progress};
 use super::reader::Fetched;
 use super::session::Coordinator;
+use super::subscription::Subscription;
 use crate::client::{Client, Retries, first_answer};
 use crate::error::{Error, ErrorCode, Result, Retry};
 
@@ -22,9 +24,12 @@ const NEW_GENERATION_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct MemberConfig {
     pub(super) group: String,
-    pub(super) topics: Vec<String>,
+    /// One that outlives this process.
+    pub(super) name: Option<String>,
+    pub(super) subscription: Subscription,
     pub(super) start: Start,
     pub(super) credit_bytes: u64,
+    pub(super) filters: Filters,
     pub(super) auto_commit: Option<Duration>,
     pub(super) session: Duration,
 }
@@ -35,6 +40,15 @@ pub(super) struct Identity {
     /// Empty before it has joined.
     pub(super) member: String,
     pub(super) generation: u64,
+    /// To the member's own name; 0 without one, and before it has joined.
+    pub(super) claim: u64,
+}
+
+impl Identity {
+    /// The group has forgotten the member. Its claim to a name stays, which is lower than that of whoever came since.
+    pub(super) fn forget_member(&mut self) {
+        *self = Identity { claim: self.claim, ..Identity::default() };
+    }
 }
 
 /// What the stream and the coordinator share.
@@ -147,6 +161,7 @@ impl Membership {
             group: self.config.group.clone(),
             member: acting.member.clone(),
             generation: acting.generation,
+            claim: acting.claim,
             offsets: offsets
                 .iter()
                 .map(|handled| wire::CommittedOffset {

@@ -3,11 +3,13 @@
 
 mod builder;
 mod credit;
+mod filter;
 mod member;
 mod ownership;
 mod progress;
 mod reader;
 mod session;
+mod subscription;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Error, Result};
 use crate::message::StreamMessage;
 use credit::Held;
+use filter::Filters;
 use member::Member;
 use progress::{Handled, Progress};
 use reader::{Event, Fetched};
@@ -52,8 +55,11 @@ pub struct MessageStream {
     /// The lane of the message yielded last, until the next one is asked for.
     yielded: Option<u64>,
     high_watermarks: Vec<HighWatermark>,
+    filters: Filters,
     stop: CancellationToken,
     member: Option<Member>,
+    /// More topics may appear.
+    watches: bool,
 }
 
 /// A batch that is being yielded.
@@ -80,10 +86,12 @@ impl MessageStream {
         fetched: mpsc::UnboundedReceiver<Fetched>,
         progress: Arc<Progress>,
         high_watermarks: Vec<HighWatermark>,
+        filters: Filters,
         stop: CancellationToken,
         member: Option<Member>,
     ) -> MessageStream {
-        MessageStream { fetched, progress, current: None, yielded: None, high_watermarks, stop, member }
+        let (current, yielded, watches) = (None, None, false);
+        MessageStream { fetched, progress, current, yielded, high_watermarks, filters, stop, member, watches }
     }
 
     /// The next message.
@@ -159,7 +167,7 @@ impl MessageStream {
             if let Some(message) = self.next_of_current() {
                 return Poll::Ready(Some(message));
             }
-            if self.progress.lanes().at_end() && self.member.is_none() {
+            if self.member.is_none() && !self.watches && self.progress.lanes().at_end() {
                 return Poll::Ready(None);
             }
             match self.fetched.poll_recv(context) {
@@ -188,6 +196,9 @@ impl MessageStream {
                 if lane.end.is_some_and(|end| offset >= end) {
                     break;
                 }
+                if !self.filters.match_record(&record) {
+                    continue;
+                }
                 lane.position = offset + 1;
                 lane.yielded = Some(lane.position);
                 self.yielded = Some(current.lane);
@@ -201,7 +212,12 @@ impl MessageStream {
                     headers: record.headers,
                 }));
             }
+            // Offsets without a record are dealt with when everything before them is.
+            let dealt_with = lane.handled == lane.position;
             lane.position = lane.position.max(current.header.end_offset().0);
+            if dealt_with {
+                lane.handled = lane.position;
+            }
         }
         drop(lanes);
         self.current = None;
@@ -256,6 +272,10 @@ impl MessageStream {
                     tracing::debug!(topic = %lane.topic, partition = lane.partition, "nothing more is read");
                 }
                 Some(error)
+            }
+            Event::Gone => {
+                lanes.open.remove(&id);
+                None
             }
         }
     }

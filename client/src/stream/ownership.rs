@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::DropGuard;
 
 use super::builder::Start;
-use super::reader::Reader;
+use super::reader::{Reader, ReaderConfig};
 use super::session::{Coordinator, FOREVER};
 
 const PARTITION_CREDIT_BYTES_MIN: u64 = 1 << 20;
@@ -22,6 +22,7 @@ pub(super) type Place = (String, u32);
 /// A partition that this member owns.
 pub(super) struct Owned {
     lane: u64,
+    topic_id: u32,
     /// It was taken away: nothing more of it is yielded, and it is given up once what was yielded is committed,
     /// at the latest then.
     closing_until: Option<Instant>,
@@ -50,6 +51,7 @@ impl Coordinator {
         let share = self.membership.config.credit_bytes / (assignment.partitions.len() as u64).max(1);
         for assigned in assignment.partitions {
             let place = (assigned.topic.clone(), assigned.partition);
+            self.forget_if_another(&assigned);
             let before = match self.owned.remove(&place) {
                 Some(owned) if owned.closing_until.is_none() => {
                     self.owned.insert(place, owned);
@@ -61,6 +63,21 @@ impl Coordinator {
             let owned = self.read(assigned, before, share.max(PARTITION_CREDIT_BYTES_MIN));
             self.owned.insert(place, owned);
         }
+    }
+
+    /// A topic that was deleted and made again under its name begins at its own start.
+    fn forget_if_another(&mut self, assigned: &wire::AssignedPartition) {
+        let topic = &assigned.topic;
+        let known = self.topic_ids.insert(topic.clone(), assigned.topic_id);
+        if known.is_none_or(|id| id == assigned.topic_id) {
+            return;
+        }
+        let another = |place: &Place, owned: &Owned| place.0 == *topic && owned.topic_id != assigned.topic_id;
+        let mut lanes = self.membership.progress.lanes();
+        self.owned.extract_if(|place, owned| another(place, owned)).for_each(|(_, owned)| {
+            lanes.open.remove(&owned.lane);
+        });
+        lanes.forget_topic(topic);
     }
 
     fn read(&self, assigned: wire::AssignedPartition, before: Option<u64>, credit_bytes: u64) -> Owned {
@@ -77,19 +94,25 @@ impl Coordinator {
             })
         };
         let stop = self.stop.child_token();
+        let config = &self.membership.config;
+        let start = || config.subscription.start(&topic, config.start);
         let reader = Reader {
-            client: self.membership.client.clone(),
             lane,
-            topic,
+            start: offset.map_or_else(start, Start::Offset),
+            may_vanish: config.subscription.may_vanish(&topic),
+            topic: Arc::clone(&topic),
             topic_id,
             partition,
-            start: offset.map_or(self.membership.config.start, Start::Offset),
-            credit_bytes,
-            out: self.out.clone(),
-            stop: stop.clone(),
+            config: ReaderConfig {
+                client: self.membership.client.clone(),
+                credit_bytes,
+                filters: config.filters.clone(),
+                out: self.out.clone(),
+                stop: stop.clone(),
+            },
         };
         reader.start();
-        Owned { lane, closing_until: None, _stop: stop.drop_guard() }
+        Owned { lane, topic_id, closing_until: None, _stop: stop.drop_guard() }
     }
 
     /// When a partition has to be given up whether or not the consumer is done with it.

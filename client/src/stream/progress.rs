@@ -161,6 +161,11 @@ impl Lanes {
         self.last_commits.get(&(Arc::clone(topic), partition)).copied()
     }
 
+    /// There is another topic of this name.
+    pub(super) fn forget_topic(&mut self, topic: &str) {
+        self.last_commits.retain(|(of, _), _| **of != *topic);
+    }
+
     /// The group may go on anywhere without this member.
     pub(super) fn forget_commits(&mut self) {
         self.last_commits.clear();

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::credit::{Held, Returned};
+use super::filter::Filters;
 use super::{Start, locate};
 use crate::backoff::Backoff;
 use crate::client::Client;
@@ -42,19 +43,31 @@ pub(super) enum Event {
     Lost { from: u64, to: u64 },
     /// `last`: nothing follows.
     Failed { error: Error, last: bool, _unseen: Unseen },
+    /// The topic is, and nothing follows.
+    Gone,
+}
+
+/// What the readers of a stream have in common.
+#[derive(Clone)]
+pub(super) struct ReaderConfig {
+    pub(super) client: Client,
+    pub(super) credit_bytes: u64,
+    /// What a record must have to be sent.
+    pub(super) filters: Filters,
+    /// Bounded by the credit.
+    pub(super) out: mpsc::UnboundedSender<Fetched>,
+    pub(super) stop: CancellationToken,
 }
 
 pub(super) struct Reader {
-    pub(super) client: Client,
     pub(super) lane: u64,
     pub(super) topic: Arc<str>,
     pub(super) topic_id: u32,
     pub(super) partition: u32,
     pub(super) start: Start,
-    pub(super) credit_bytes: u64,
-    /// Bounded by the credit.
-    pub(super) out: mpsc::UnboundedSender<Fetched>,
-    pub(super) stop: CancellationToken,
+    /// That its topic is gone is no failure.
+    pub(super) may_vanish: bool,
+    pub(super) config: ReaderConfig,
 }
 
 /// Why reading was interrupted.
@@ -67,7 +80,7 @@ enum Interrupted {
 impl Reader {
     pub(super) fn start(self) {
         tokio::spawn(async move {
-            let stop = self.stop.clone();
+            let stop = self.config.stop.clone();
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = self.run() => {}
@@ -79,16 +92,20 @@ impl Reader {
         let mut next = match self.position(self.start).await {
             Ok(offset) => offset,
             Err(error) => {
-                let mut patience = Patience::new(self.client.inner.request_timeout);
+                let mut patience = Patience::new(self.config.client.inner.request_timeout);
                 return self.fail(error, true, &mut patience);
             }
         };
         self.emit(Event::Positioned { offset: next });
-        let mut flow =
-            Flow { credit_bytes: self.credit_bytes, outstanding: 0, unsaid: 0, returned: Arc::default() };
-        let mut patience = Patience::new(self.client.inner.request_timeout);
+        let mut flow = Flow {
+            credit_bytes: self.config.credit_bytes,
+            outstanding: 0,
+            unsaid: 0,
+            returned: Arc::default(),
+        };
+        let mut patience = Patience::new(self.config.client.inner.request_timeout);
         let mut backoff = Backoff::later();
-        while !self.out.is_closed() {
+        while !self.config.out.is_closed() {
             let before = next;
             let error = match self.read(&mut next, &mut flow).await {
                 Interrupted::Lost => {
@@ -126,11 +143,11 @@ impl Reader {
 
     /// Reads on one connection until something interrupts it.
     async fn read(&self, next: &mut u64, flow: &mut Flow) -> Interrupted {
-        let connection = match self.client.connection_by(self.client.deadline()).await {
+        let connection = match self.config.client.connection_by(self.config.client.deadline()).await {
             Ok(connection) => connection,
             Err(error) => return Interrupted::Failed(error),
         };
-        let pushes_max = self.credit_bytes / ENTRY_BYTES_MIN + PUSHES_WITHOUT_CREDIT;
+        let pushes_max = self.config.credit_bytes / ENTRY_BYTES_MIN + PUSHES_WITHOUT_CREDIT;
         let Ok(mut subscription) = connection.subscribe(pushes_max as usize) else {
             return Interrupted::Lost;
         };
@@ -139,6 +156,7 @@ impl Reader {
             topic_id: self.topic_id,
             partition: self.partition,
             offset: *next,
+            filters: self.config.filters.to_wire(),
             credit_bytes: flow.credit_for_a_new_subscription(),
         });
         let Ok(submitted) = connection.submit(body, Bytes::new()).await else { return Interrupted::Lost };
@@ -160,7 +178,7 @@ impl Reader {
                     Err(_) => return Interrupted::Lost,
                 },
                 () = flow.returned.some() => flow.give_back(&subscription),
-                () = self.out.closed() => return Interrupted::Lost,
+                () = self.config.out.closed() => return Interrupted::Lost,
             }
         }
     }
@@ -201,17 +219,20 @@ impl Reader {
     async fn position(&self, start: Start) -> Result<u64> {
         match start {
             Start::Offset(offset) => Ok(offset),
-            start => Ok(locate(&self.client, self.topic_id, self.partition, start).await?.offset),
+            start => Ok(locate(&self.config.client, self.topic_id, self.partition, start).await?.offset),
         }
     }
 
     /// The offset nearest to this one that the log holds.
     async fn nearest(&self, offset: u64) -> Result<u64> {
-        let earliest = locate(&self.client, self.topic_id, self.partition, Start::Earliest).await?;
+        let earliest = locate(&self.config.client, self.topic_id, self.partition, Start::Earliest).await?;
         Ok(offset.clamp(earliest.offset, earliest.high_watermark.max(earliest.offset)))
     }
 
     fn fail(&self, error: Error, last: bool, patience: &mut Patience) {
+        if last && self.may_vanish && error.code() == Some(ErrorCode::UnknownTopic) {
+            return self.emit(Event::Gone);
+        }
         if let Some(unseen) = patience.tell(&error, last) {
             self.emit(Event::Failed { error, last, _unseen: unseen });
         }
@@ -219,7 +240,7 @@ impl Reader {
 
     fn emit(&self, event: Event) {
         // If the consumer is gone, this task ends soon.
-        let _ = self.out.send(Fetched { lane: self.lane, event });
+        let _ = self.config.out.send(Fetched { lane: self.lane, event });
     }
 }
 

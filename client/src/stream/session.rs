@@ -31,6 +31,8 @@ pub(super) struct Coordinator {
     pub(super) stop: CancellationToken,
     /// What the member owns, to the knowledge of the group, that which it is giving up included.
     pub(super) owned: HashMap<Place, Owned>,
+    /// Of the topics that were assigned to it.
+    pub(super) topic_ids: HashMap<String, u32>,
     /// Until then the group counts on this member. Counted from when the last answered heartbeat was sent.
     member_until: Instant,
 }
@@ -50,7 +52,8 @@ impl Coordinator {
         out: mpsc::UnboundedSender<Fetched>,
         stop: CancellationToken,
     ) -> Coordinator {
-        Coordinator { membership, out, stop, owned: HashMap::new(), member_until: Instant::now() }
+        let (owned, topic_ids) = Default::default();
+        Coordinator { membership, out, stop, owned, topic_ids, member_until: Instant::now() }
     }
 
     /// Takes part until it is stopped or there is no point in trying. `joined` hears how the first join went.
@@ -88,7 +91,7 @@ impl Coordinator {
                     self.give_up_all(false).await;
                     self.membership.progress.lanes().forget_commits();
                     if error.code() == Some(ErrorCode::UnknownMember) {
-                        self.membership.identity.send_modify(|identity| *identity = Identity::default());
+                        self.membership.identity.send_modify(Identity::forget_member);
                     }
                     sleep(backoff.next_delay()).await;
                     continue;
@@ -121,7 +124,10 @@ impl Coordinator {
             Error::Broker { .. } | Error::Protocol { .. } => Ended::Failed(error),
             _ => Ended::Lost,
         })?;
-        self.member_until = asked + self.membership.config.session;
+        // It prolongs nothing that was owned before: that may have been taken away meanwhile.
+        if self.owned.is_empty() {
+            self.member_until = asked + self.membership.config.session;
+        }
         Ok((connection, heartbeat))
     }
 
@@ -193,15 +199,21 @@ impl Coordinator {
 
     async fn join(&self, connection: &Arc<Connection>) -> Result<Duration> {
         let config = &self.membership.config;
+        let Identity { member, claim, .. } = self.membership.identity.borrow().clone();
         let body = Body::JoinGroup(wire::JoinGroup {
             group: config.group.clone(),
-            topics: config.topics.clone(),
-            member: self.membership.identity.borrow().member.clone(),
+            topics: config.subscription.topics(),
+            member,
             session_ms: config.session.as_millis() as u64,
+            name: config.name.clone().unwrap_or_default(),
+            claim,
         });
         match connection.request(body, Bytes::new()).await?.body {
             Body::JoinGroupReply(reply) => {
-                self.membership.identity.send_modify(|identity| identity.member = reply.member);
+                self.membership.identity.send_modify(|identity| {
+                    identity.member = reply.member;
+                    identity.claim = reply.claim;
+                });
                 let heartbeat = Duration::from_millis(reply.heartbeat_ms);
                 Ok(if heartbeat.is_zero() { HEARTBEAT_DEFAULT } else { heartbeat })
             }
@@ -210,26 +222,28 @@ impl Coordinator {
     }
 
     fn heartbeat(&self, connection: &Arc<Connection>) -> BoxFuture<'static, Result<Reply>> {
-        let Identity { member, generation } = self.membership.identity.borrow().clone();
+        let Identity { member, generation, claim } = self.membership.identity.borrow().clone();
         let owned = self.owned.keys();
         let owned = owned.map(|(topic, partition)| wire::TopicPartitionName {
             topic: topic.clone(),
             partition: *partition,
         });
         let group = self.membership.config.group.clone();
-        let body = Body::Heartbeat(wire::Heartbeat { group, member, generation, owned: owned.collect() });
+        let body =
+            Body::Heartbeat(wire::Heartbeat { group, member, generation, owned: owned.collect(), claim });
         let connection = Arc::clone(connection);
         Box::pin(async move { connection.request(body, Bytes::new()).await })
     }
 
     async fn leave(&self) -> Result<()> {
         let membership = &self.membership;
-        let member = membership.identity.borrow().member.clone();
-        if member.is_empty() {
+        let Identity { member, claim, .. } = membership.identity.borrow().clone();
+        // Whoever comes next under a name of its own finds everything as it was.
+        if member.is_empty() || membership.config.name.is_some() {
             return Ok(());
         }
         let group = membership.config.group.clone();
-        let body = Body::LeaveGroup(wire::LeaveGroup { group, member });
+        let body = Body::LeaveGroup(wire::LeaveGroup { group, member, claim });
         let deadline = Instant::now() + LEAVE_MAX;
         match membership.client.call_by(deadline, body, Retries::Idempotent).await {
             Err(error) if !is_fenced(&error) => Err(error),

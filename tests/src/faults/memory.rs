@@ -80,7 +80,14 @@ fn slow_reader(stage: &Stage, nth: u64) -> RawClient {
     let mut client = RawClient::connect(stage.broker.native());
     for partition in 0..3 {
         let subscription = nth * 3 + u64::from(partition) + 1;
-        let read = wire::Read { subscription, topic_id, partition, offset: 0, credit_bytes: CREDIT };
+        let read = wire::Read {
+            subscription,
+            topic_id,
+            partition,
+            offset: 0,
+            credit_bytes: CREDIT,
+            filters: Vec::new(),
+        };
         let bytes = client.encoded(Body::Read(read), &[]);
         assert!(client.send_bytes(&bytes), "the broker closed the connection");
     }

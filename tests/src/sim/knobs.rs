@@ -90,7 +90,7 @@ impl Knobs {
                 // A log has at most five keys: with fewer it takes several passes.
                 compaction_keys_max: [2, 100][seed as usize % 2],
                 page_cache_bytes: 8 << 10,
-            scrub_bytes_per_s: if seed.is_multiple_of(2) { 1 << 20 } else { 0 },
+                scrub_bytes_per_s: if seed.is_multiple_of(2) { 1 << 20 } else { 0 },
                 salt: SALT,
                 seed,
                 commit_bytes_soft,

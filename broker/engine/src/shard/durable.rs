@@ -110,7 +110,10 @@ impl Shard {
                     }
                 }
                 Step::DropTopic { topic, partitions } => self.drop_topic(topic, partitions),
-                Step::TopicsChanged(table) => self.effects.push(Effect::TopicsChanged(table)),
+                Step::TopicsChanged(table) => {
+                    self.effects.push(Effect::TopicsChanged(table));
+                    self.topics_to_tell = true;
+                }
                 Step::ReleaseHeld { group, partition, upto } => {
                     if let Some(table) = self.state.table(group, partition) {
                         table.release_held(upto);

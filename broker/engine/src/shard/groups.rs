@@ -246,6 +246,7 @@ impl Shard {
                 partitions: self.describe_queue(now, queue),
                 queue: Some(queue.settings.clone()),
                 hottest_keys: Vec::new(),
+                topics_left_out: 0,
             },
             GroupKind::Stream(stream) => wire::GroupDescription {
                 name: group.name.clone(),
@@ -255,6 +256,7 @@ impl Shard {
                 partitions: self.describe_stream(now, stream),
                 queue: None,
                 hottest_keys: Vec::new(),
+                topics_left_out: stream.left_out() as u32, // of 100,000 topics
             },
         }
     }

@@ -151,6 +151,8 @@ pub struct Shard {
     effects: Vec<Effect>,
     /// When the next empty commit is due, if one is wanted.
     stamp_at_ms: Option<u64>,
+    /// There are other topics to read than stream groups know of.
+    topics_to_tell: bool,
     housekeeping_at_ms: u64,
     retention: RetentionClock,
     compaction: Compaction,
@@ -241,7 +243,7 @@ impl Shard {
         loop {
             self.take_requests(now);
             self.serve_queues(now);
-            self.assign_streams();
+            self.assign_streams(now);
             self.send_commits(now);
             if self.requests.is_empty() || self.commit_path.is_full() {
                 break;

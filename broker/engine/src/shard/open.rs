@@ -214,6 +214,7 @@ impl Shard {
             effects: Vec::new(),
             compaction: Compaction::new(now, epoch, config.housekeeping_ms),
             stamp_at_ms: None,
+            topics_to_tell: false,
             housekeeping_at_ms: now.mono_ms.saturating_add(config.housekeeping_ms),
             retention: RetentionClock::new(
                 now,

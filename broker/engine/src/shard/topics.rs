@@ -31,9 +31,7 @@ impl Shard {
         alter: &wire::AlterTopic,
     ) -> Result<(), RequestError> {
         for altered in self.state.catalogue.decide_alter(alter)? {
-            let topic = dure_proto::TopicId(altered.topic);
             self.commit_event(now, event::Event::TopicAltered(altered));
-            self.stream_topic_changed(now, topic);
         }
         self.reply_durably(reply_to, Response::Done);
         Ok(())
@@ -55,7 +53,7 @@ impl Shard {
             self.commit_event(now, event::Event::TopicDeleted(TopicDeleted { topic: gone.0 }));
         }
         self.count_delayed();
-        self.stream_topic_changed(now, topic);
+        self.stream_topics_changed(now);
         self.reply_durably(reply_to, Response::Done);
         Ok(())
     }

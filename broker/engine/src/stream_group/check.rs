@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dure_proto::{Offset, PartitionId, TopicId, TopicPartition};
 
-use super::group::{MEMBERS_MAX, StreamGroup};
+use super::group::StreamGroup;
+use super::join::MEMBERS_MAX;
 use super::member::MemberId;
 
 impl StreamGroup {
@@ -20,8 +21,8 @@ impl StreamGroup {
         let expected: BTreeSet<TopicPartition> = self
             .topics
             .iter()
-            .flat_map(|(topic, count)| {
-                (0..*count).map(|p| TopicPartition { topic: *topic, partition: PartitionId(p) })
+            .flat_map(|(topic, known)| {
+                (0..known.partitions).map(|p| TopicPartition { topic: *topic, partition: PartitionId(p) })
             })
             .collect();
         assert!(self.slots.keys().eq(expected.iter()), "slots are the partitions of the topics");
@@ -54,6 +55,10 @@ impl StreamGroup {
     fn check_members(&self) {
         assert!(self.members.len() <= MEMBERS_MAX);
         for (id, member) in &self.members {
+            for (topic, known) in self.topics.iter().filter(|(topic, _)| !self.left_out.contains(topic)) {
+                let wanted = member.subscription.means(*topic, &known.name);
+                assert_eq!(member.topics.contains(topic), wanted, "{id}: {}", known.name);
+            }
             for (partition, holding) in &member.holdings {
                 assert_eq!(self.slots[partition].holder.as_ref(), Some(id), "{partition} has two holders");
                 assert!(holding.granted_at <= member.generation);
@@ -64,6 +69,7 @@ impl StreamGroup {
             }
             assert!(member.confirmed <= member.pushed && member.pushed <= member.generation);
             assert!(member.generation <= self.generation);
+            assert!(member.claim <= Some(self.claim_last), "{id}: a claim that nobody gave out");
             let behind = member.confirmed < member.generation && !member.fenced;
             assert_eq!(member.behind_deadline_ms.is_some(), behind, "{id}: confirmation");
             assert!(self.wake_ms <= member.next_deadline_ms(), "{id} would be forgotten");

@@ -48,6 +48,8 @@ pub struct MemberDescription {
     pub id: MemberId,
     /// Its client's name.
     pub client: String,
+    /// Its name outlives its process.
+    pub named: bool,
     /// What it may be reading, in order: with what it is giving up. No two members have one in common.
     pub partitions: Vec<TopicPartition>,
 }
@@ -59,6 +61,7 @@ impl StreamGroup {
         let members = self.members.iter().map(|(id, member)| MemberDescription {
             id: id.clone(),
             client: member.client.clone(),
+            named: member.claim.is_some(),
             partitions: member.holdings.keys().copied().collect(),
         });
         StreamGroupDescription {
@@ -69,9 +72,17 @@ impl StreamGroup {
         }
     }
 
-    /// The topics that it reads or has committed offsets of, each once or more.
+    /// Topics that a pattern means and that are not read, since they would be too much for one member.
+    #[must_use]
+    pub fn left_out(&self) -> usize {
+        self.left_out.len()
+    }
+
+    /// The topics that it reads, is to read or has committed offsets of, each once or more.
     pub fn topics(&self) -> impl Iterator<Item = TopicId> {
-        self.topics.keys().copied().chain(self.committed.keys().map(|partition| partition.topic))
+        let named = self.members.values().flat_map(|member| member.subscription.named());
+        let committed = self.committed.keys().map(|partition| partition.topic);
+        self.topics.keys().copied().chain(committed).chain(named)
     }
 
     /// How settled it is.

@@ -2,10 +2,10 @@
 
 use dure_proto::{Offset, TopicPartition};
 
-use super::group::{
-    COMMIT_ITEMS_MAX, MEMBER_NAME_BYTES_MAX, SESSION_MS_MAX, SESSION_MS_MIN, TOPICS_PER_MEMBER_MAX,
-};
-use super::member::MemberId;
+use super::group::COMMIT_ITEMS_MAX;
+use super::join::{MEMBER_NAME_BYTES_MAX, SESSION_MS_MAX, SESSION_MS_MIN};
+use super::member::{Claim, MemberId};
+use super::subscription::{PATTERNS_MAX, TOPICS_PER_MEMBER_MAX};
 use crate::request::RequestError;
 
 /// Why a join was refused; nothing changed.
@@ -21,10 +21,18 @@ pub enum JoinError {
     #[error("a member names at least one topic")]
     NoTopics,
     /// Too many topics.
-    #[error("{topics} topics are more than the {TOPICS_PER_MEMBER_MAX} that a member may subscribe to")]
+    #[error(
+        "{topics} topics and patterns are more than the {TOPICS_PER_MEMBER_MAX} that a member may subscribe to"
+    )]
     TooManyTopics {
         /// How many were named.
         topics: usize,
+    },
+    /// Each of them is looked at for each topic.
+    #[error("{patterns} different patterns are more than the {PATTERNS_MAX} of a group")]
+    TooManyPatterns {
+        /// How many there would be.
+        patterns: usize,
     },
     /// The session time is out of bounds.
     #[error("a session of {session_ms} ms is not within {SESSION_MS_MIN} to {SESSION_MS_MAX} ms")]
@@ -38,6 +46,24 @@ pub enum JoinError {
         /// Its length.
         bytes: usize,
     },
+    /// A member with a name of its own and one without would have the same.
+    #[error("the name `{name}` belongs to a member of the other kind: choose another")]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// Nobody was ever given this claim.
+    #[error("claim {} was never given out: join without one", claim.0)]
+    UnknownClaim {
+        /// What came.
+        claim: Claim,
+    },
+    /// Another process came under the same name since.
+    #[error("another process joined as `{member}` since")]
+    Replaced {
+        /// The name.
+        member: MemberId,
+    },
 }
 
 impl JoinError {
@@ -46,6 +72,7 @@ impl JoinError {
     pub fn to_request_error(&self, group: &str) -> RequestError {
         match self {
             JoinError::GroupFull { .. } => RequestError::Busy(format!("group `{group}`: {self}")),
+            JoinError::Replaced { member } => replaced(group, member),
             _ => RequestError::Invalid(format!("cannot join group `{group}`: {self}")),
         }
     }
@@ -67,22 +94,32 @@ pub enum MemberError {
         /// The member.
         member: MemberId,
     },
+    /// Another process joined under the same name since. It is to end, and not to join again.
+    #[error("member `{member}` was replaced by another process of that name")]
+    Replaced {
+        /// The member.
+        member: MemberId,
+    },
 }
 
 impl MemberError {
     /// As it goes to the client.
     #[must_use]
     pub fn to_request_error(&self, group: &str) -> RequestError {
-        let group = group.to_owned();
         match self {
             MemberError::UnknownMember { member } => {
-                RequestError::UnknownMember { group, member: member.clone() }
+                RequestError::UnknownMember { group: group.to_owned(), member: member.clone() }
             }
             MemberError::FencedGeneration { member } => {
-                RequestError::FencedGeneration { group, member: member.to_string() }
+                RequestError::FencedGeneration { group: group.to_owned(), member: member.to_string() }
             }
+            MemberError::Replaced { member } => replaced(group, member),
         }
     }
+}
+
+fn replaced(group: &str, member: &MemberId) -> RequestError {
+    RequestError::MemberReplaced { group: group.to_owned(), member: member.to_string() }
 }
 
 /// Why a commit was refused; none of its offsets counts.

@@ -4,34 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dure_proto::{Epoch, Generation, GroupId, Offset, PartitionId, TopicId, TopicPartition};
 
-use super::error::{JoinError, MemberError};
-use super::member::{Member, MemberId, Revoking};
+use super::error::MemberError;
+use super::member::{Caller, Claim, Member, MemberId, Revoking};
+use super::subscription::KnownTopic;
 use crate::request::ConnectionId;
 use crate::time::Now;
 
-/// Bound of a group.
-pub const MEMBERS_MAX: usize = 1_000;
-/// Bound of a subscription.
-pub const TOPICS_PER_MEMBER_MAX: usize = 256;
-/// Bound of a member's and a client's name.
-pub const MEMBER_NAME_BYTES_MAX: usize = 249;
 /// Bound of one commit.
 pub const COMMIT_ITEMS_MAX: usize = 10_000;
-/// The shortest session, so that heartbeats cannot be asked for too often.
-pub const SESSION_MS_MIN: u64 = 100;
-/// The longest session: as long can a partition wait for a crashed member.
-pub const SESSION_MS_MAX: u64 = 1_800_000;
-/// The session of a member that asks for none: it leaves room for settling within the promised 10 s.
-pub const SESSION_MS_DEFAULT: u64 = 6_000;
 /// A session outlives the loss of two heartbeats.
-const HEARTBEATS_PER_SESSION: u64 = 3;
-
-const _: () = assert!(SESSION_MS_MIN <= SESSION_MS_DEFAULT && SESSION_MS_DEFAULT <= SESSION_MS_MAX);
-const _: () = assert!(SESSION_MS_DEFAULT < 10_000);
-const _: () = assert!(SESSION_MS_MIN >= 10 * HEARTBEATS_PER_SESSION);
+pub(crate) const HEARTBEATS_PER_SESSION: u64 = 3;
 
 /// One stream group.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct StreamGroup {
     pub(crate) group: GroupId,
     pub(crate) epoch: Epoch,
@@ -39,10 +24,14 @@ pub struct StreamGroup {
     pub(crate) generation: Generation,
     /// Counts generated names within the epoch.
     pub(crate) names: u64,
-    pub(crate) topics: BTreeMap<TopicId, u32>,
+    /// No claim to any name is higher. The epoch is its upper half, so that one from before a restart is lower.
+    pub(crate) claim_last: Claim,
+    pub(crate) topics: BTreeMap<TopicId, KnownTopic>,
+    /// Topics that a pattern means and that are not read, since they would be too much for one member.
+    pub(crate) left_out: BTreeSet<TopicId>,
     /// Exactly the partitions of `topics`.
     pub(crate) slots: BTreeMap<TopicPartition, Slot>,
-    /// At most [`MEMBERS_MAX`].
+    /// At most [`MEMBERS_MAX`](super::MEMBERS_MAX).
     pub(crate) members: BTreeMap<MemberId, Member>,
     /// Whose assignment is to go out; a subset of `members`.
     pub(crate) outbox: BTreeSet<MemberId>,
@@ -60,17 +49,6 @@ pub(crate) struct Slot {
     pub(crate) target: Option<MemberId>,
     /// Who may be reading it: at most one by construction, and the partition is in its `holdings`.
     pub(crate) holder: Option<MemberId>,
-}
-
-/// Answer to a join. An assignment follows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Joined {
-    /// The member's name, to be used from now on.
-    pub member: MemberId,
-    /// How often it has to send a heartbeat.
-    pub heartbeat_ms: u64,
-    /// Without one for this long it is out.
-    pub session_ms: u64,
 }
 
 /// What a member should own from now on.
@@ -95,7 +73,9 @@ impl StreamGroup {
             epoch: Epoch(0),
             generation: Generation(0),
             names: 0,
+            claim_last: Claim(0),
             topics: BTreeMap::new(),
+            left_out: BTreeSet::new(),
             slots: BTreeMap::new(),
             members: BTreeMap::new(),
             outbox: BTreeSet::new(),
@@ -111,21 +91,23 @@ impl StreamGroup {
         let upper = u32::try_from(epoch.0).expect("a broker does not start four thousand million times");
         self.epoch = epoch;
         self.generation = Generation(u64::from(upper) << 32);
+        self.claim_last = Claim(u64::from(upper) << 32);
     }
 
-    /// The topics that there are, with the number of their partitions; those that members subscribe to have
-    /// to be among them. Assignments of a topic that is missing are dropped at once; its committed offsets
+    /// The topics that there are; those that members subscribe to have to be among them, and those that
+    /// [`StreamGroup::wants`]. Assignments of a topic that is missing are dropped at once; its committed offsets
     /// stay until [`StreamGroup::apply_topic_deleted`].
-    pub fn handle_topics(&mut self, now: Now, topics: &[(TopicId, u32)]) {
-        let topics: BTreeMap<TopicId, u32> = topics.iter().copied().collect();
+    pub fn handle_topics(&mut self, now: Now, topics: impl IntoIterator<Item = (TopicId, KnownTopic)>) {
+        let topics: BTreeMap<TopicId, KnownTopic> = topics.into_iter().collect();
         if topics == self.topics {
             return;
         }
         self.topics = topics;
+        self.resolve();
         let gone: Vec<TopicPartition> = self
             .slots
             .keys()
-            .filter(|p| self.topics.get(&p.topic).is_none_or(|count| p.partition.0 >= *count))
+            .filter(|p| self.topics.get(&p.topic).is_none_or(|topic| p.partition.0 >= topic.partitions))
             .copied()
             .collect();
         let mut changed = BTreeSet::new();
@@ -137,109 +119,25 @@ impl StreamGroup {
                 changed.insert(holder);
             }
         }
-        for (topic, count) in &self.topics {
-            for partition in (0..*count).map(PartitionId) {
+        for (topic, known) in &self.topics {
+            for partition in (0..known.partitions).map(PartitionId) {
                 self.slots.entry(TopicPartition { topic: *topic, partition }).or_default();
             }
         }
         self.rebalance(now, changed);
     }
 
-    /// A client joins, or comes back under its name: then it keeps what it has, and its other connection is
-    /// fenced. A name that is not known (any more) is a new member's.
-    ///
-    /// # Errors
-    /// See [`JoinError`]. A member that could come back keeps its place whatever the error.
-    pub fn handle_join(
-        &mut self,
-        now: Now,
-        member: Option<&str>,
-        connection: ConnectionId,
-        client: &str,
-        topics: &[TopicId],
-        session_ms: u64,
-    ) -> Result<Joined, JoinError> {
-        assert!(self.epoch > Epoch(0), "the epoch is opened before members join");
-        let session_ms = checked_session(session_ms)?;
-        for name in [member.unwrap_or_default(), client] {
-            if name.len() > MEMBER_NAME_BYTES_MAX {
-                return Err(JoinError::NameTooLong { bytes: name.len() });
-            }
-        }
-        let topics: BTreeSet<TopicId> = topics.iter().copied().collect();
-        if topics.is_empty() {
-            return Err(JoinError::NoTopics);
-        }
-        if topics.len() > TOPICS_PER_MEMBER_MAX {
-            return Err(JoinError::TooManyTopics { topics: topics.len() });
-        }
-        let known = member.filter(|name| self.members.contains_key(*name));
-        if known.is_none() && self.members.len() >= MEMBERS_MAX {
-            return Err(JoinError::GroupFull { members_max: MEMBERS_MAX });
-        }
-        let id = match member.filter(|name| !name.is_empty()) {
-            Some(name) => MemberId::new(name),
-            None => self.new_name(),
-        };
-        let joined =
-            Joined { member: id.clone(), heartbeat_ms: session_ms / HEARTBEATS_PER_SESSION, session_ms };
-        let deadline_ms = now.mono_ms.saturating_add(session_ms);
-        let member = self.members.entry(id.clone()).or_insert_with(|| Member {
-            client: String::new(),
-            connection: None,
-            topics: BTreeSet::new(),
-            session_ms,
-            session_deadline_ms: 0,
-            generation: Generation(0),
-            pushed: Generation(0),
-            confirmed: Generation(0),
-            behind_deadline_ms: None,
-            fenced: false,
-            holdings: BTreeMap::new(),
-        });
-        client.clone_into(&mut member.client);
-        member.connection = Some(connection);
-        member.session_ms = session_ms;
-        // The connection before may have been promised more.
-        member.session_deadline_ms = member.session_deadline_ms.max(deadline_ms);
-        // Whoever is there now has seen nothing yet.
-        member.confirmed = Generation(0);
-        member.behind_deadline_ms = None;
-        let moves = member.topics != topics || member.fenced;
-        member.topics = topics;
-        member.fenced = false;
-        member.expect_confirmation(now.mono_ms);
-        self.wake_ms = self.wake_ms.min(deadline_ms);
-        self.outbox.insert(id.clone());
-        if moves {
-            self.rebalance(now, BTreeSet::from([id]));
-        }
-        Ok(joined)
-    }
-
-    fn new_name(&mut self) -> MemberId {
-        loop {
-            self.names += 1;
-            let id = MemberId::new(&format!("member-{}-{}", self.epoch, self.names));
-            // A client may have chosen such a name itself.
-            if !self.members.contains_key(&id) {
-                return id;
-            }
-        }
-    }
-
-    /// The member that speaks: live, over its own connection, not fenced.
-    pub(crate) fn speaker(
-        &mut self,
-        connection: ConnectionId,
-        member: &str,
-    ) -> Result<(MemberId, &mut Member), MemberError> {
-        let Some((id, _)) = self.members.get_key_value(member) else {
-            return Err(MemberError::UnknownMember { member: member.to_owned() });
+    /// The member that speaks: live, over its own connection, not fenced, not replaced.
+    pub(crate) fn speaker(&mut self, caller: &Caller<'_>) -> Result<(MemberId, &mut Member), MemberError> {
+        let Some((id, _)) = self.members.get_key_value(caller.member) else {
+            return Err(MemberError::UnknownMember { member: caller.member.to_owned() });
         };
         let id = id.clone();
         let member = self.members.get_mut(&id).expect("it was just found");
-        if member.fenced || member.connection != Some(connection) {
+        if caller.claim < member.claim && caller.claim.is_some() {
+            return Err(MemberError::Replaced { member: id });
+        }
+        if member.fenced || member.claim != caller.claim || member.connection != Some(caller.connection) {
             return Err(MemberError::FencedGeneration { member: id });
         }
         Ok((id, member))
@@ -254,12 +152,11 @@ impl StreamGroup {
     pub fn handle_heartbeat(
         &mut self,
         now: Now,
-        connection: ConnectionId,
-        member: &str,
+        caller: &Caller<'_>,
         generation: Generation,
         owned: &[TopicPartition],
     ) -> Result<(), MemberError> {
-        let (id, member) = self.speaker(connection, member)?;
+        let (id, member) = self.speaker(caller)?;
         // A generation of an epoch before, or none: the client has not got its assignment since it joined.
         if generation > member.pushed {
             return Err(MemberError::FencedGeneration { member: id });
@@ -295,13 +192,8 @@ impl StreamGroup {
     ///
     /// # Errors
     /// See [`MemberError`]; there is nothing to leave then.
-    pub fn handle_leave(
-        &mut self,
-        now: Now,
-        connection: ConnectionId,
-        member: &str,
-    ) -> Result<(), MemberError> {
-        let (id, _) = self.speaker(connection, member)?;
+    pub fn handle_leave(&mut self, now: Now, caller: &Caller<'_>) -> Result<(), MemberError> {
+        let (id, _) = self.speaker(caller)?;
         self.remove(&id);
         self.rebalance(now, BTreeSet::new());
         Ok(())
@@ -334,13 +226,5 @@ impl StreamGroup {
             });
         }
         assignments
-    }
-}
-
-fn checked_session(session_ms: u64) -> Result<u64, JoinError> {
-    match session_ms {
-        0 => Ok(SESSION_MS_DEFAULT),
-        SESSION_MS_MIN..=SESSION_MS_MAX => Ok(session_ms),
-        _ => Err(JoinError::SessionOutOfRange { session_ms }),
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use dure_proto::{Generation, TopicId, TopicPartition};
 
+use super::subscription::Subscription;
 use crate::request::ConnectionId;
 
 /// Names a member within its group; chosen by the client or generated at its first join.
@@ -37,12 +38,31 @@ impl fmt::Display for MemberId {
     }
 }
 
-#[derive(Debug)]
+/// Which process has a name: of two that come under the same one the higher claim stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Claim(pub u64);
+
+/// Who speaks.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller<'a> {
+    /// Over which connection.
+    pub connection: ConnectionId,
+    /// In whose name.
+    pub member: &'a str,
+    /// What its join was answered with.
+    pub claim: Option<Claim>,
+}
+
+#[derive(Clone, Debug)]
 pub(crate) struct Member {
     /// The client's name, for descriptions.
     pub(crate) client: String,
+    /// Of the process that speaks for it. `Some` exactly if its name outlives processes; it never falls.
+    pub(crate) claim: Option<Claim>,
     /// `None` while the member is unreachable; its session runs on. Whoever else speaks in its name is fenced.
     pub(crate) connection: Option<ConnectionId>,
+    pub(crate) subscription: Subscription,
+    /// What that means at present.
     pub(crate) topics: BTreeSet<TopicId>,
     pub(crate) session_ms: u64,
     /// Never earlier than any entitlement that was ever answered, and never moved back.
@@ -81,6 +101,25 @@ pub(crate) struct Revoking {
 }
 
 impl Member {
+    /// One of whom nothing was heard yet.
+    pub(crate) fn absent(session_ms: u64) -> Member {
+        Member {
+            client: String::new(),
+            claim: None,
+            connection: None,
+            subscription: Subscription::default(),
+            topics: BTreeSet::new(),
+            session_ms,
+            session_deadline_ms: 0,
+            generation: Generation(0),
+            pushed: Generation(0),
+            confirmed: Generation(0),
+            behind_deadline_ms: None,
+            fenced: false,
+            holdings: BTreeMap::new(),
+        }
+    }
+
     /// What it should own.
     pub(crate) fn assigned(&self) -> impl Iterator<Item = TopicPartition> {
         self.holdings

@@ -6,6 +6,13 @@
 //! granted to its target only when it has no holder any more: the old one said so with a heartbeat, left, or
 //! its time ran out. So a rebalance has no barrier, and what does not move never pauses.
 //!
+//! A member may bring a name that outlives its process. Whoever joins under it gets the place as it is, at once and
+//! without a rebalance, and a higher claim to the name: what the process before still says is refused, with an error
+//! that tells it to end. The group does not wait for that process, which may go on reading until it hears so, for a
+//! session at most; its commits count no more. Such a member does not leave when its process ends: it goes when its
+//! session does. Claims carry the epoch as generations do, so that of two processes the later one wins also after the
+//! broker was restarted and knows neither.
+//!
 //! # What keeps two members from reading one partition
 //! The group trusts nothing but these, which a client must keep:
 //! - Frames of one connection are handled in order, and what [`StreamGroup::take_assignments`] returns after a
@@ -28,17 +35,21 @@ mod check;
 mod describe;
 mod error;
 mod group;
+mod join;
 mod member;
 mod offsets;
 mod reconcile;
+mod subscription;
 #[cfg(test)]
 mod tests;
 mod timeout;
 
 pub use describe::{MemberDescription, StreamGroupDescription, StreamGroupState};
 pub use error::{CommitError, JoinError, MemberError, OffsetNotApplied, SeekError};
-pub use group::{
-    COMMIT_ITEMS_MAX, Joined, MEMBER_NAME_BYTES_MAX, MEMBERS_MAX, MemberAssignment, SESSION_MS_DEFAULT,
-    SESSION_MS_MAX, SESSION_MS_MIN, StreamGroup, TOPICS_PER_MEMBER_MAX,
+pub use group::{COMMIT_ITEMS_MAX, MemberAssignment, StreamGroup};
+pub use join::{
+    Identity, Join, Joined, MEMBER_NAME_BYTES_MAX, MEMBERS_MAX, SESSION_MS_DEFAULT, SESSION_MS_MAX,
+    SESSION_MS_MIN,
 };
-pub use member::MemberId;
+pub use member::{Caller, Claim, MemberId};
+pub use subscription::{ASSIGNMENT_BYTES_MAX, KnownTopic, PATTERNS_MAX, TOPICS_PER_MEMBER_MAX};

@@ -6,8 +6,8 @@ use dure_proto::{Generation, GroupId, Offset, PartitionId, TopicId, TopicPartiti
 
 use super::error::{CommitError, MemberError, OffsetNotApplied, SeekError};
 use super::group::{COMMIT_ITEMS_MAX, StreamGroup};
+use super::member::Caller;
 use crate::mutant::{self, Mutant};
-use crate::request::ConnectionId;
 
 impl StreamGroup {
     /// A member says where it goes on reading: all of it counts or none. It must hold each partition since
@@ -18,12 +18,11 @@ impl StreamGroup {
     /// See [`CommitError`].
     pub fn handle_commit(
         &mut self,
-        connection: ConnectionId,
-        member: &str,
+        caller: &Caller<'_>,
         generation: Generation,
         offsets: &[(TopicPartition, Offset)],
     ) -> Result<Vec<journal::OffsetsCommitted>, CommitError> {
-        let (id, member) = self.speaker(connection, member)?;
+        let (id, member) = self.speaker(caller)?;
         if offsets.len() > COMMIT_ITEMS_MAX {
             return Err(CommitError::TooManyItems { items: offsets.len() });
         }

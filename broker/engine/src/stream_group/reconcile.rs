@@ -107,5 +107,9 @@ impl StreamGroup {
         self.release(id, &held);
         self.members.remove(id);
         self.outbox.remove(id);
+        // There may be room for what its patterns meant.
+        if !self.left_out.is_empty() {
+            self.resolve();
+        }
     }
 }

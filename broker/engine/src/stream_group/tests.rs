@@ -1,5 +1,9 @@
 //! Stories.
 
+mod named;
+mod patterns;
+mod states;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use dure_proto::{Epoch, Generation, GroupId, Offset, PartitionId, TopicId, TopicPartition};
@@ -20,6 +24,29 @@ fn all(partitions: std::ops::Range<u32>) -> Vec<TopicPartition> {
     partitions.map(photos).collect()
 }
 
+fn known(topics: &[(TopicId, u32)]) -> Vec<(TopicId, KnownTopic)> {
+    let known = |(id, partitions): &(TopicId, u32)| {
+        (*id, KnownTopic { name: format!("topic.{id}"), partitions: *partitions })
+    };
+    topics.iter().map(known).collect()
+}
+
+fn caller(connection: u64, member: &str) -> Caller<'_> {
+    Caller { connection: ConnectionId(connection), member, claim: None }
+}
+
+fn as_member<'a>(member: &'a str, connection: u64, topics: &'a [TopicId], session_ms: u64) -> Join<'a> {
+    let identity = Identity::Member(member);
+    Join {
+        identity,
+        connection: ConnectionId(connection),
+        client: "story",
+        topics,
+        patterns: &[],
+        session_ms,
+    }
+}
+
 /// A group and well-behaved clients: each does at once what its assignment says, but for those named `slow`.
 struct Story {
     now_ms: u64,
@@ -35,7 +62,7 @@ impl Story {
     fn new(partitions: u32) -> Story {
         let mut group = StreamGroup::new(GroupId(3));
         group.open(Epoch(5));
-        group.handle_topics(Now { mono_ms: 0, wall_ms: 0 }, &[(PHOTOS, partitions)]);
+        group.handle_topics(Now { mono_ms: 0, wall_ms: 0 }, known(&[(PHOTOS, partitions)]));
         Story {
             now_ms: 0,
             group,
@@ -54,7 +81,7 @@ impl Story {
         let connection = ConnectionId(connection);
         let joined = self
             .group
-            .handle_join(self.now(), Some(member), connection, "story", &[PHOTOS], SESSION_MS)
+            .handle_join(self.now(), &as_member(member, connection.0, &[PHOTOS], SESSION_MS))
             .unwrap();
         assert_eq!(joined.member.as_str(), member);
         assert_eq!((joined.session_ms, joined.heartbeat_ms), (SESSION_MS, 2_000));
@@ -64,8 +91,12 @@ impl Story {
 
     fn heartbeat(&mut self, member: &str) -> Result<(), MemberError> {
         let (generation, owned) = self.owned.get(member).cloned().unwrap_or_default();
-        let result =
-            self.group.handle_heartbeat(self.now(), self.connection_of[member], member, generation, &owned);
+        let result = self.group.handle_heartbeat(
+            self.now(),
+            &caller(self.connection_of[member].0, member),
+            generation,
+            &owned,
+        );
         self.group.check();
         result
     }
@@ -83,7 +114,8 @@ impl Story {
         offset: u64,
     ) -> Result<usize, CommitError> {
         let offsets = [(photos(partition), Offset(offset))];
-        let events = self.group.handle_commit(self.connection_of[member], member, generation, &offsets)?;
+        let caller = caller(self.connection_of[member].0, member);
+        let events = self.group.handle_commit(&caller, generation, &offsets)?;
         for event in &events {
             self.group.apply(event).unwrap();
         }
@@ -151,21 +183,21 @@ fn a_partition_waits_for_its_old_owner() {
     story.join("ann", 1);
     story.slow.insert("ann".to_owned());
     story.join("bob", 2);
-    assert_eq!(story.owns("bob"), []);
+    assert_eq!(story.owns("bob"), [0_u32; 0]);
     assert_eq!(story.group.state(), StreamGroupState::Rebalancing);
     // A heartbeat from before the revocation says nothing, even if it lists nothing.
     let (old, _) = story.owned["ann"];
-    story.group.handle_heartbeat(story.now(), ConnectionId(1), "ann", old, &[]).unwrap();
+    story.group.handle_heartbeat(story.now(), &caller(1, "ann"), old, &[]).unwrap();
     story.settle();
-    assert_eq!(story.owns("bob"), []);
+    assert_eq!(story.owns("bob"), [0_u32; 0]);
     // While Ann finishes, her commits count.
     let revoked_at = story.group.generation;
-    story.group.handle_heartbeat(story.now(), ConnectionId(1), "ann", revoked_at, &all(0..2)).unwrap();
+    story.group.handle_heartbeat(story.now(), &caller(1, "ann"), revoked_at, &all(0..2)).unwrap();
     story.settle();
-    assert_eq!(story.owns("bob"), []);
+    assert_eq!(story.owns("bob"), [0_u32; 0]);
     assert_eq!(story.commit_as("ann", old, 1, 10), Ok(1));
     // Then she is done.
-    story.group.handle_heartbeat(story.now(), ConnectionId(1), "ann", revoked_at, &all(0..1)).unwrap();
+    story.group.handle_heartbeat(story.now(), &caller(1, "ann"), revoked_at, &all(0..1)).unwrap();
     story.settle();
     assert_eq!(story.owns("bob"), [1]);
     let error = story.commit_as("ann", revoked_at, 1, 11).unwrap_err();
@@ -180,12 +212,12 @@ fn what_a_member_leaves_goes_to_the_others_and_nothing_else_moves() {
         story.join(member, i as u64);
     }
     let (ann, cid) = (story.owns("ann"), story.owns("cid"));
-    story.group.handle_leave(story.now(), ConnectionId(1), "bob").unwrap();
+    story.group.handle_leave(story.now(), &caller(1, "bob")).unwrap();
     story.settle();
     assert!(ann.iter().all(|p| story.owns("ann").contains(p)));
     assert!(cid.iter().all(|p| story.owns("cid").contains(p)));
     assert_eq!(story.owns("ann").len() + story.owns("cid").len(), 7);
-    let error = story.group.handle_leave(story.now(), ConnectionId(1), "bob");
+    let error = story.group.handle_leave(story.now(), &caller(1, "bob"));
     assert_eq!(error, Err(MemberError::UnknownMember { member: "bob".to_owned() }));
 }
 
@@ -231,10 +263,10 @@ fn the_process_before_a_restart_is_fenced_though_it_has_the_same_name() {
     let (generation, owned) = story.owned["ann"].clone();
     let now = story.now();
     let fenced = Err(MemberError::FencedGeneration { member: MemberId::new("ann") });
-    assert_eq!(story.group.handle_heartbeat(now, ConnectionId(1), "ann", generation, &owned), fenced);
-    assert_eq!(story.group.handle_leave(now, ConnectionId(1), "ann"), fenced);
+    assert_eq!(story.group.handle_heartbeat(now, &caller(1, "ann"), generation, &owned), fenced);
+    assert_eq!(story.group.handle_leave(now, &caller(1, "ann")), fenced);
     let offsets = [(photos(0), Offset(1))];
-    assert!(story.group.handle_commit(ConnectionId(1), "ann", generation, &offsets).is_err());
+    assert!(story.group.handle_commit(&caller(1, "ann"), generation, &offsets).is_err());
     assert_eq!(story.commit("ann", 0, 1), Ok(1));
 }
 
@@ -248,7 +280,7 @@ fn a_zombie_that_came_back_cannot_commit_under_the_generation_it_had() {
     assert_eq!(story.owns("bob"), [0]);
     assert_eq!(story.commit("bob", 0, 50), Ok(1));
     story.join("ann", 1);
-    story.group.handle_leave(story.now(), ConnectionId(2), "bob").unwrap();
+    story.group.handle_leave(story.now(), &caller(2, "bob")).unwrap();
     story.settle();
     assert_eq!(story.owns("ann"), [0]);
     let error = story.commit_as("ann", zombie, 0, 70).unwrap_err();
@@ -264,7 +296,7 @@ fn a_member_that_never_gives_up_what_it_must_is_fenced() {
     story.join("bob", 2);
     // It is alive all the time, and never takes notice.
     story.pass(SESSION_MS - 500, &["ann", "bob"]);
-    assert_eq!(story.owns("bob"), []);
+    assert_eq!(story.owns("bob"), [0_u32; 0]);
     story.pass(500, &["ann", "bob"]);
     assert_eq!(story.owns("bob"), [1], "what was revoked is taken by force");
     assert!(matches!(story.heartbeat("ann"), Err(MemberError::FencedGeneration { .. })));
@@ -306,7 +338,7 @@ fn a_grant_that_never_went_out_needs_no_answer() {
     // Both join before anything is sent: Ann never hears of what Bob gets.
     for (member, connection) in [("ann", 1), ("bob", 2)] {
         let connection = ConnectionId(connection);
-        story.group.handle_join(now, Some(member), connection, "", &[PHOTOS], 0).unwrap();
+        story.group.handle_join(now, &as_member(member, connection.0, &[PHOTOS], 0)).unwrap();
         story.connection_of.insert(member.to_owned(), connection);
         story.group.check();
     }
@@ -321,7 +353,7 @@ fn a_storm_of_joins_and_leaves_moves_little_and_settles() {
         let member = format!("m{:02}", round % 16);
         if story.connection_of.contains_key(&member) && round % 3 == 0 {
             let connection = story.connection_of.remove(&member).unwrap();
-            story.group.handle_leave(story.now(), connection, &member).unwrap();
+            story.group.handle_leave(story.now(), &caller(connection.0, &member)).unwrap();
             story.owned.remove(&member);
             story.settle();
         } else {
@@ -364,7 +396,7 @@ fn a_commit_below_is_passed_over_and_a_seek_moves_back() {
     assert_eq!(story.commit("ann", 0, 10), Ok(0));
     assert_eq!(story.group.committed(photos(0)), Some(Offset(10)));
     assert_eq!(story.group.seek(photos(0), Offset(2)), Err(SeekError::GroupNotEmpty { members: 1 }));
-    story.group.handle_leave(story.now(), ConnectionId(1), "ann").unwrap();
+    story.group.handle_leave(story.now(), &caller(1, "ann")).unwrap();
     let event = story.group.seek(photos(0), Offset(2)).unwrap();
     assert_eq!(story.group.committed(photos(0)), Some(Offset(10)), "decided, not applied");
     story.group.apply(&event).unwrap();
@@ -378,7 +410,7 @@ fn a_commit_counts_whole_or_not_at_all() {
     story.join("bob", 2);
     let (generation, _) = story.owned["ann"];
     let mut commit = |offsets: &[(TopicPartition, Offset)]| {
-        story.group.handle_commit(ConnectionId(1), "ann", generation, offsets)
+        story.group.handle_commit(&caller(1, "ann"), generation, offsets)
     };
     assert!(commit(&[(photos(0), Offset(5)), (photos(1), Offset(5))]).is_err());
     assert!(matches!(commit(&[(photos(0), Offset(u64::MAX))]), Err(CommitError::OffsetTooLarge { .. })));
@@ -398,7 +430,7 @@ fn a_restart_of_the_broker_keeps_offsets_and_makes_old_generations_older() {
     let snapshot = story.group.snapshot();
     let mut group = StreamGroup::restore(GroupId(3), &snapshot).unwrap();
     group.open(Epoch(6));
-    group.handle_topics(story.now(), &[(PHOTOS, 2)]);
+    group.handle_topics(story.now(), known(&[(PHOTOS, 2)]));
     group.check();
     assert_eq!(group.snapshot(), snapshot);
     story.group = group;
@@ -427,7 +459,7 @@ fn a_deleted_topic_takes_its_offsets_and_assignments_along() {
     assert_eq!(story.commit("ann", 1, 5), Ok(1));
     story.told();
     story.group.apply_topic_deleted(PHOTOS);
-    story.group.handle_topics(story.now(), &[(LOGS, 1)]);
+    story.group.handle_topics(story.now(), known(&[(LOGS, 1)]));
     story.settle();
     assert_eq!(story.told(), ["ann: "]);
     assert_eq!(story.group.committed(photos(1)), None);
@@ -440,7 +472,7 @@ fn new_partitions_are_given_out_without_moving_old_ones() {
     story.join("ann", 1);
     story.join("bob", 2);
     story.told();
-    story.group.handle_topics(story.now(), &[(PHOTOS, 4)]);
+    story.group.handle_topics(story.now(), known(&[(PHOTOS, 4)]));
     story.settle();
     assert_eq!(story.told(), ["ann: 0 2", "bob: 1 3"]);
 }
@@ -452,7 +484,7 @@ fn members_beyond_the_partitions_stand_by() {
         story.join(member, i as u64);
     }
     assert_eq!(story.owns("ann"), [0], "the single active consumer stays");
-    story.group.handle_leave(story.now(), ConnectionId(0), "ann").unwrap();
+    story.group.handle_leave(story.now(), &caller(0, "ann")).unwrap();
     story.settle();
     assert_eq!((story.owns("bob"), story.owns("cid")), (vec![0], vec![]));
 }
@@ -461,11 +493,11 @@ fn members_beyond_the_partitions_stand_by() {
 fn each_subscription_gets_only_its_topics() {
     let mut story = Story::new(4);
     let now = story.now();
-    story.group.handle_topics(now, &[(PHOTOS, 4), (LOGS, 4)]);
+    story.group.handle_topics(now, known(&[(PHOTOS, 4), (LOGS, 4)]));
     for (member, connection, topics) in
         [("both", 1, &[PHOTOS, LOGS][..]), ("logs", 2, &[LOGS]), ("photos", 3, &[PHOTOS])]
     {
-        story.group.handle_join(now, Some(member), ConnectionId(connection), "", topics, 0).unwrap();
+        story.group.handle_join(now, &as_member(member, connection, topics, 0)).unwrap();
         story.connection_of.insert(member.to_owned(), ConnectionId(connection));
     }
     story.settle();
@@ -481,7 +513,7 @@ fn a_group_is_bounded_and_names_are_its_own() {
     let mut story = Story::new(1);
     let now = story.now();
     let mut join = |member: Option<&str>, topics: &[TopicId], session_ms| {
-        story.group.handle_join(now, member, ConnectionId(1), "c", topics, session_ms)
+        story.group.handle_join(now, &as_member(member.unwrap_or_default(), 1, topics, session_ms))
     };
     assert_eq!(join(None, &[], 0), Err(JoinError::NoTopics));
     assert_eq!(join(None, &[PHOTOS], 99), Err(JoinError::SessionOutOfRange { session_ms: 99 }));

@@ -80,3 +80,13 @@ fn members_that_come_and_go() {
 fn a_member_that_is_fenced() {
     check("fenced.story", &mut stream::Stream::new());
 }
+
+#[test]
+fn members_whose_names_outlive_their_processes() {
+    check("named.story", &mut stream::Stream::new());
+}
+
+#[test]
+fn topics_that_come_and_go_under_a_pattern() {
+    check("patterns.story", &mut stream::Stream::new());
+}

@@ -9,6 +9,8 @@ pub(crate) struct Member {
     pub(crate) group: String,
     pub(crate) connection: ConnectionId,
     pub(crate) name: String,
+    /// Of one whose name outlives it, 0 for others: of two under one name the lower claim is refused.
+    pub(crate) claim: u64,
     pub(crate) assignment: Option<wire::Assignment>,
 }
 

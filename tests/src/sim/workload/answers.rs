@@ -75,22 +75,24 @@ impl World {
             }
             Op::Settle { group, instance, items } => return self.settled(&group, instance, &items, answer),
             Op::Join { group, connection } => self.joined(group, connection, answer),
-            Op::Heartbeat { group, member } | Op::Leave { group, member } => {
+            Op::Heartbeat { member, replaced } | Op::Leave { member, replaced } => {
+                ensure!(answer.is_err() || !replaced, "{member:?} was replaced, and is listened to");
                 if answer.is_err() {
-                    self.member_is_gone(&group, &member);
+                    self.member_is_gone(&member, replaced);
                 }
                 self.count("heartbeats and leaves");
             }
-            Op::Commit { group, instance, member, offsets } => match answer {
+            Op::Commit { instance, member, replaced, offsets } => match answer {
                 Ok(_) => {
+                    ensure!(!replaced, "{member:?} was replaced, and commits");
                     self.count("offset commits");
-                    let group = self.model.groups.get_mut(&group).expect("it was committed to");
+                    let group = self.model.groups.get_mut(&member.group).expect("it was committed to");
                     for (partition, offset) in offsets.iter().filter(|_| group.instance == instance) {
                         let committed = group.committed.entry(*partition).or_default();
                         committed.acked = committed.acked.max(*offset);
                     }
                 }
-                Err(_) => self.member_is_gone(&group, &member),
+                Err(_) => self.member_is_gone(&member, replaced),
             },
         }
         Ok(())
@@ -260,15 +262,21 @@ impl World {
     fn joined(&mut self, group: String, connection: ConnectionId, answer: Answer) {
         if let Ok(Response::Joined(joined)) = answer {
             self.count("members joined");
-            let waiting = self.assignments.remove(&(group.clone(), joined.member.clone()));
-            self.model.members.push(Member { group, connection, name: joined.member, assignment: waiting });
+            let assignment = self.assignments.remove(&(group.clone(), joined.member.clone()));
+            let (name, claim) = (joined.member, joined.claim);
+            self.model.members.push(Member { group, connection, name, claim, assignment });
         }
     }
 
     pub(crate) fn assigned(&mut self, connection: ConnectionId, assignment: wire::Assignment) {
         self.note(format_args!("assign {connection:?} {assignment:?}"));
         let mut members = self.model.members.iter_mut();
-        match members.find(|member| member.name == assignment.member && member.group == assignment.group) {
+        // Of several under one name it is for the one that came last.
+        match members.rfind(|member| {
+            member.name == assignment.member
+                && member.group == assignment.group
+                && member.connection == connection
+        }) {
             Some(member) => member.assignment = Some(assignment),
             // It comes before the answer to the join, which waits for the disk.
             None => {
@@ -278,8 +286,11 @@ impl World {
         }
     }
 
-    fn member_is_gone(&mut self, group: &str, name: &str) {
-        self.model.members.retain(|member| member.group != group || member.name != name);
-        self.count("members fenced or gone");
+    fn member_is_gone(&mut self, gone: &Member, replaced: bool) {
+        let same = |member: &Member| {
+            (&member.group, &member.name, member.claim) == (&gone.group, &gone.name, gone.claim)
+        };
+        self.model.members.retain(|member| !same(member));
+        self.count(if replaced { "members replaced" } else { "members fenced or gone" });
     }
 }

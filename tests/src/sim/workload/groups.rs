@@ -7,7 +7,7 @@ use dure_proto::{LeaseToken, Offset, Receipt, TopicPartition, wire};
 
 use super::{Op, QUEUES, STREAMS, TOPICS};
 use crate::sim::Checked;
-use crate::sim::model::{GroupShape, LogModel, SettledItem};
+use crate::sim::model::{GroupShape, LogModel, Member, SettledItem};
 use crate::sim::world::{Held, Subscribed, World};
 
 /// Half of the groups keep the order of keys.
@@ -297,8 +297,10 @@ impl World {
         let topics = TOPICS.iter().filter(|name| self.topics.by_name(name).is_some());
         let topics: Vec<String> = topics.map(|name| (*name).to_owned()).collect();
         let reply_to = self.next_reply_to();
+        // Some bring a name that outlives them, of which there is one: they replace each other.
+        let name = if self.rng.u8(0..3) == 0 { "named" } else { "" }.to_owned();
         let join =
-            wire::JoinGroup { group: group.clone(), topics, member: String::new(), session_ms: 10_000 };
+            wire::JoinGroup { group: group.clone(), topics, session_ms: 10_000, name, ..Default::default() };
         let op = Op::Join { group, connection: reply_to.connection };
         self.send_from(reply_to, Request::JoinGroup { join, client: "sim".into() }, op);
     }
@@ -309,8 +311,9 @@ impl World {
         let reply_to =
             dure_engine::ReplyTo { connection: member.connection, correlation: self.next_number() };
         if self.rng.u8(0..5) == 0 {
-            let leave = wire::LeaveGroup { group: member.group.clone(), member: member.name.clone() };
-            let op = Op::Leave { group: member.group, member: member.name };
+            let Member { group, name, claim, .. } = member.clone();
+            let leave = wire::LeaveGroup { group, member: name, claim };
+            let op = Op::Leave { replaced: self.is_replaced(&member), member };
             return self.send_from(reply_to, Request::LeaveGroup(leave), op);
         }
         let partitions = member.assignment.iter().flat_map(|assignment| &assignment.partitions);
@@ -318,10 +321,16 @@ impl World {
             .map(|p| wire::TopicPartitionName { topic: p.topic.clone(), partition: p.partition })
             .collect();
         let generation = member.assignment.as_ref().map_or(0, |assignment| assignment.generation);
-        let beat =
-            wire::Heartbeat { group: member.group.clone(), member: member.name.clone(), generation, owned };
-        let op = Op::Heartbeat { group: member.group, member: member.name };
+        let Member { group, name, claim, .. } = member.clone();
+        let beat = wire::Heartbeat { group, member: name, generation, owned, claim };
+        let op = Op::Heartbeat { replaced: self.is_replaced(&member), member };
         self.send_from(reply_to, Request::Heartbeat(beat), op);
+    }
+
+    /// Another one was told that it has the member's name.
+    fn is_replaced(&self, member: &Member) -> bool {
+        let same = |other: &&Member| other.group == member.group && other.name == member.name;
+        self.model.members.iter().filter(same).any(|other| other.claim > member.claim)
     }
 
     pub(super) fn commit_offsets(&mut self) {
@@ -351,20 +360,13 @@ impl World {
             let committed = group.committed.entry(*partition).or_default();
             committed.asked_max = committed.asked_max.max(*offset);
         }
-        let op = Op::Commit {
-            group: member.group.clone(),
-            instance: group.instance,
-            member: member.name.clone(),
-            offsets: asked,
-        };
-        let commit = wire::CommitOffsets {
-            group: member.group,
-            member: member.name,
-            generation: assignment.generation,
-            offsets,
-        };
-        let reply_to =
-            dure_engine::ReplyTo { connection: member.connection, correlation: self.next_number() };
+        let instance = group.instance;
+        let replaced = self.is_replaced(&member);
+        let generation = assignment.generation;
+        let Member { group, name, claim, connection, .. } = member.clone();
+        let op = Op::Commit { instance, member, replaced, offsets: asked };
+        let commit = wire::CommitOffsets { group, member: name, generation, offsets, claim };
+        let reply_to = dure_engine::ReplyTo { connection, correlation: self.next_number() };
         self.send_from(reply_to, Request::CommitOffsets(commit), op);
     }
 

@@ -8,7 +8,7 @@ use dure_engine::{Input, Request, SeekTo};
 use dure_proto::{TopicPartition, wire};
 
 use super::Checked;
-use super::model::SettledItem;
+use super::model::{Member, SettledItem};
 use super::world::World;
 
 /// Kinds of client steps, in the order of `Knobs::weights`.
@@ -73,18 +73,19 @@ pub(crate) enum Op {
         connection: dure_engine::ConnectionId,
     },
     Heartbeat {
-        group: String,
-        member: String,
+        member: Member,
+        /// Somebody had its name before this was sent.
+        replaced: bool,
     },
     Commit {
-        group: String,
         instance: u32,
-        member: String,
+        member: Member,
+        replaced: bool,
         offsets: Vec<(TopicPartition, u64)>,
     },
     Leave {
-        group: String,
-        member: String,
+        member: Member,
+        replaced: bool,
     },
 }
 
