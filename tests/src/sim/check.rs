@@ -3,6 +3,7 @@
 use dure_engine::{DeadLetterRef, LogView, Request, Response};
 use dure_proto::{EntryHeader, Offset, TopicId, TopicPartition, wire};
 
+use super::expiring::says_expired;
 use super::model::{Account, Dead, Fate, GroupShape, TopicShape, read_log, read_value};
 use super::world::World;
 use super::{Checked, Violation, ensure};
@@ -234,6 +235,7 @@ impl World {
         let mut topics: Vec<&str> = Vec::new();
         for row in &group.partitions {
             let Some(partition) = self.partition_of(row) else { continue };
+            self.check_expired_count(&group.name, partition, row)?;
             let model = self.model.groups.get_mut(&group.name).expect("it was just seen");
             model.parts.entry(partition).or_default().holds = true;
             if !topics.contains(&&*row.topic) {
@@ -280,6 +282,7 @@ impl World {
     fn check_dead_letter(&mut self, group: &str, topic: TopicId, letter: &DeadLetterRef) -> Checked {
         let source = TopicPartition { topic, partition: letter.partition };
         let offset = letter.offset;
+        let expired = says_expired(&letter.reason) && self.may_have_expired(group, source, offset);
         let model = self.model.groups.get_mut(group).expect("it was just described");
         let queue = model.shape.now.as_ref().and_then(|shape| shape.queue.as_ref());
         let attempts_max = queue.map_or(0, |queue| queue.attempts_max);
@@ -290,7 +293,9 @@ impl World {
         );
         ensure!(letter.attempts <= attempts_max, "{source}: message {offset}: {} attempts", letter.attempts);
         ensure!(
-            message.reasons.contains(&letter.reason) || letter.attempts == attempts_max,
+            expired
+                || message.reasons.contains(&letter.reason)
+                || letter.attempts == attempts_max && message.may_die_of(&letter.reason, attempts_max),
             "{source}: message {offset} died in attempt {} of {attempts_max}: {}",
             letter.attempts,
             letter.reason
@@ -340,8 +345,10 @@ impl World {
                 }
                 for offset in base.0.max(log.start.0)..end.0.min(view.log_start.0) {
                     let settled = part.messages.get(&offset).is_some_and(|message| message.maybe_settled);
+                    let expires_ms = self.model.expires_ms(partition, Offset(offset));
+                    let expired = expires_ms.is_some_and(|at| at <= self.now.wall_ms);
                     ensure!(
-                        settled || Offset(offset) < part.loose_below,
+                        settled || expired || Offset(offset) < part.loose_below,
                         "{partition}: message {offset} was removed, and `{name}` had not settled it"
                     );
                 }
@@ -392,9 +399,10 @@ impl World {
     /// Accepted = acknowledged + dead-lettered + remaining, of which there is nothing left: what nobody settled is
     /// not gone, and what was settled was either acknowledged or has died.
     fn check_drained(&mut self, name: &str, described: &wire::GroupDescription) -> Checked {
-        let mut sums = [0_u64; 3];
+        let mut sums = [0_u64; 4];
         for row in &described.partitions {
             let Some(partition) = self.partition_of(row) else { continue };
+            self.model.note_expired(name, partition, self.now.wall_ms);
             let (Some(view), Some(log)) = (self.views.get(&partition), self.model.logs.get(&partition))
             else {
                 continue;
@@ -406,6 +414,11 @@ impl World {
                     Account::Acked => sums[0] += 1,
                     Account::Dead => sums[1] += 1,
                     Account::Unknown => sums[2] += 1,
+                    Account::Missing
+                        if self.model.is_let_go(name, partition, Offset(offset), self.now.wall_ms) =>
+                    {
+                        sums[3] += 1;
+                    }
                     Account::Missing => {
                         let what = format!("message {offset} of {partition} is settled in `{name}`");
                         return Err(Violation(format!("{what}, and nobody did that")));
@@ -413,8 +426,9 @@ impl World {
                 }
             }
         }
-        for (kind, sum) in
-            ["messages acked", "messages dead", "messages of unknown fate"].into_iter().zip(sums)
+        for (kind, sum) in ["messages acked", "messages dead", "messages of unknown fate", "messages expired"]
+            .into_iter()
+            .zip(sums)
         {
             *self.totals.checks.entry(kind).or_default() += sum;
         }

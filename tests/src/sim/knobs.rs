@@ -28,6 +28,8 @@ pub(crate) struct Knobs {
     pub(crate) value_bytes_max: usize,
     /// Of 100 batches: those that are to wait.
     pub(crate) delay_percent: u32,
+    /// Of 100 records: those that are good for a while only.
+    pub(crate) ttl_percent: u32,
     /// How long the disk takes.
     pub(crate) latency: Latency,
     /// The story ends with a write that goes to the wrong place.
@@ -104,6 +106,7 @@ impl Knobs {
             latency: LATENCIES[[0, 0, 1, 2][rng.usize(0..4)]],
             goes_astray: rng.u8(0..8) == 0,
             delay_percent: [0, 10, 50][rng.usize(0..3)],
+            ttl_percent: [0, 0, 10, 60][rng.usize(0..4)],
         }
     }
 

@@ -4,7 +4,7 @@ use dure_engine::{Due, Request, SettleAction, default_queue_settings, default_to
 use dure_proto::{PartitionId, TopicPartition, wire};
 
 use super::Checked;
-use super::model::{GroupShape, TopicShape};
+use super::model::{GroupShape, RecordShape, TopicShape};
 use super::workload::Op;
 use super::world::World;
 
@@ -134,7 +134,8 @@ impl World {
             && !self.disk.is_off()
         {
             let partition = TopicPartition { topic, partition: PartitionId(0) };
-            let batch = self.model.new_batch(&mut self.rng, partition, value_bytes_max, None, 2, false);
+            let shape = RecordShape { value_bytes_max, keyed: false, ttl_percent: 0 };
+            let batch = self.model.new_batch(&mut self.rng, partition, shape, None, 2);
             due.into_iter().for_each(|due| self.delay(batch, due));
             self.send_batch(batch);
             self.settle_down()?;

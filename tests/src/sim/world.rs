@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dure_engine::{
-    ConnectionId, Deliver, DeliverTo, DiskJob, DiskRef, Effect, Input, JobDone, LogView, Now, ReplyTo,
-    Request, Response, Sent, Shard, SimDisk, TopicTable,
+    ConnectionId, DiskJob, DiskRef, Effect, Input, JobDone, LogView, Now, ReplyTo, Request, Response, Shard,
+    SimDisk, TopicTable,
 };
 use dure_proto::{Epoch, GroupId, KeySeed, LeaseToken, Offset, TopicId, TopicPartition, wire};
 use fastrand::Rng;
@@ -13,7 +13,7 @@ use fastrand::Rng;
 use super::backup::Backup;
 use super::history::{History, Totals};
 use super::knobs::Knobs;
-use super::model::{Model, SubscriptionKey, read_value};
+use super::model::{Model, SubscriptionKey};
 use super::workload::Op;
 use super::{Checked, Violation, ensure};
 
@@ -36,6 +36,15 @@ pub(crate) struct TableRequest {
     pub(crate) partition: TopicPartition,
     pub(crate) from: Offset,
     pub(crate) seed: KeySeed,
+}
+
+/// A subscription of a worker.
+#[derive(Clone, Debug)]
+pub(crate) struct Subscribed {
+    pub(crate) group: String,
+    pub(crate) topic: String,
+    /// Messages that it may be given yet.
+    pub(crate) credit_messages: u64,
 }
 
 /// A message that a worker has in hand.
@@ -76,12 +85,12 @@ pub(crate) struct World {
     pub(crate) delays_of: BTreeMap<TopicId, TopicId>,
     /// Requests that were not answered yet.
     pub(crate) asked: BTreeMap<ReplyTo, Op>,
-    pub(crate) subscriptions: BTreeMap<SubscriptionKey, (String, String)>,
+    pub(crate) subscriptions: BTreeMap<SubscriptionKey, Subscribed>,
     pub(crate) held: Vec<Held>,
     pub(crate) connections: Vec<ConnectionId>,
     pub(crate) model: Model,
     /// Grants of messages whose commit has no number yet.
-    grants_open: Vec<(String, TopicPartition, Offset, LeaseToken)>,
+    pub(super) grants_open: Vec<(String, TopicPartition, Offset, LeaseToken)>,
     /// Groups that hold a partition, known once everything that is going out has gone out.
     pub(crate) holds: Vec<(String, TopicPartition)>,
     /// Purges that were answered, likewise.
@@ -205,6 +214,7 @@ impl World {
     pub(crate) fn pump(&mut self) -> Checked {
         let Some(shard) = self.shard.as_mut() else { return Ok(()) };
         shard.turn(self.now);
+        shard.check_queues();
         let effects = shard.take_effects();
         self.is_idle = effects.is_empty();
         for effect in effects {
@@ -319,93 +329,6 @@ impl World {
             self.see_what_entered(&view)?;
         }
         self.views.insert(partition, view);
-        Ok(())
-    }
-
-    fn delivered(&mut self, deliver: Deliver) -> Checked {
-        let Deliver { connection, target, leases } = deliver;
-        if let DeliverTo::Subscription(subscription) = target {
-            // What reads and sends them says what they took.
-            let (messages, bytes) = (leases.len() as u32, self.rng.u64(0..1_000));
-            let request =
-                Request::QueueSent { subscription, sent: Sent { messages, bytes, ..Sent::default() } };
-            self.handle(Input::Request { reply_to: ReplyTo { connection, correlation: 0 }, request });
-        }
-        let (subscription, (group, topic)) = match target {
-            DeliverTo::Subscription(subscription) => {
-                let key = (connection, subscription);
-                let Some(of) = self.subscriptions.get(&key) else {
-                    return Err(Violation(format!("a delivery to {key:?}, which has ended")));
-                };
-                (Some(key), of.clone())
-            }
-            DeliverTo::Receive(correlation) => {
-                let Some(Op::Receive { group, topic }) =
-                    self.asked.remove(&ReplyTo { connection, correlation })
-                else {
-                    return Err(Violation(format!(
-                        "a delivery to receive {correlation}, which nobody waits for"
-                    )));
-                };
-                (None, (group, topic))
-            }
-        };
-        *self.totals.operations.entry("messages delivered").or_default() += leases.len() as u64;
-        for lease in leases {
-            self.note(format_args!(
-                "lease {} {} to {connection:?} {subscription:?} of {group}: {:?}, attempt {}, {} ms",
-                lease.partition, lease.offset, lease.token, lease.attempt, lease.lease_ms
-            ));
-            ensure!(
-                self.model.tokens.insert(lease.token),
-                "lease token {:?} was given out twice",
-                lease.token
-            );
-            self.check_bytes(&lease)?;
-            let mono_ms = self.now.mono_ms;
-            let model = self.model.groups.entry(group.clone()).or_default();
-            let shape = model.shape.now.as_ref().and_then(|shape| shape.queue.as_ref());
-            let attempts_max = shape.map_or(u32::MAX, |queue| queue.attempts_max);
-            let by_key = shape.is_some_and(|queue| queue.ordering() == wire::Ordering::Key && queue.hold);
-            let part = model.parts.entry(lease.partition).or_default();
-            part.granted(&lease, subscription, attempts_max, mono_ms)?;
-            if by_key && !self.damaged && !self.is_purging(&topic) {
-                self.model.check_key_order(&group, lease.partition, lease.offset, mono_ms)?;
-            }
-            self.grants_open.push((group.clone(), lease.partition, lease.offset, lease.token));
-            self.held.push(Held {
-                group: group.clone(),
-                topic: topic.clone(),
-                partition: lease.partition,
-                offset: lease.offset,
-                token: lease.token,
-            });
-        }
-        Ok(())
-    }
-
-    /// Messages go that nobody settled.
-    fn is_purging(&self, topic: &str) -> bool {
-        self.model.topics.get(topic).is_none_or(|topic| topic.purging)
-            || self.purged.iter().any(|name| name == topic)
-    }
-
-    /// What was leased can be read, and is what was produced.
-    fn check_bytes(&mut self, lease: &dure_engine::LeaseGrant) -> Checked {
-        let (partition, offset) = lease.bytes_at;
-        if self.rng.u8(0..3) > 0 || self.damaged {
-            return Ok(());
-        }
-        let Some(view) = self.views.get(&partition) else {
-            return Err(Violation(format!("{partition} is leased from, and readers do not see it")));
-        };
-        let Some(found) = read_value(view, offset)? else { return Ok(()) };
-        ensure!(
-            self.model.fits(lease.partition, lease.offset, found.as_ref()),
-            "message {} of {} is not what was produced: {found:?}",
-            lease.offset,
-            lease.partition
-        );
         Ok(())
     }
 

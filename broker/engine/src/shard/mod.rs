@@ -177,10 +177,10 @@ struct Checkpointing {
     /// The last one written, and the one before it.
     last: Option<dure_proto::CommitSeq>,
     before: Option<dure_proto::CommitSeq>,
-}
-
     /// The sync of a directory failed: names that a checkpoint would go by may be lost.
     dir_sync_failed: SyncFailed,
+}
+
 impl Checkpointing {
     /// A topic is another one from here on.
     fn note_topics(&mut self, now: Now) {

@@ -11,6 +11,9 @@ use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner
 
 use crate::stories::STORIES;
 
+#[path = "../../../../broker/engine/tests/priority_model.rs"]
+#[allow(dead_code)]
+mod priority_model;
 /// The lease table and the stream group beside their models, as the engine's own tests have them.
 #[path = "../../../../broker/engine/tests/queue_model/main.rs"]
 #[allow(dead_code)]
@@ -49,12 +52,16 @@ pub(crate) struct Checker {
     look: fn(u64) -> Option<(String, String)>,
 }
 
-pub(crate) const CHECKERS: [Checker; 6] = [
+pub(crate) const CHECKERS: [Checker; 7] = [
     Checker { name: "simulator", look: |seeds| simulate(0..FIRST_SEEDS.min(seeds)) },
     Checker { name: "stories", look: |_| tell_stories() },
     Checker {
         name: "queue group's model",
         look: |_| follow(queue_model::histories(), |ops| queue_model::run(&ops)),
+    },
+    Checker {
+        name: "priorities' model",
+        look: |_| follow(priority_model::histories(), |ops| priority_model::run(&ops)),
     },
     Checker {
         name: "stream group's model",

@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use dure_engine::{
-    ConnectionId, Cursor, DiskRef, Effect, FaultRule, Finding, Input, LeaseGrant, Letter, Now, OpenMode,
-    ReadOutcome, ReplyTo, Request, RequestError, Response, Settle, SettleAction, SettleItem, Shard,
+    ConnectionId, Cursor, DiskRef, Effect, FailedSync, FaultRule, Finding, Input, LeaseGrant, Letter, Now,
+    OpenMode, ReadOutcome, ReplyTo, Request, RequestError, Response, Settle, SettleAction, SettleItem, Shard,
     ShardConfig, SimDisk, SimFaults, Survival, Wait,
 };
 use dure_proto::{
@@ -18,7 +18,7 @@ use dure_proto::{
 mod common;
 use common::Driver;
 
-pub(crate) const STORIES: [(&str, fn()); 9] = [
+pub(crate) const STORIES: [(&str, fn()); 11] = [
     ("a flipped bit in a segment", a_flipped_bit_in_a_segment_is_named_and_hides_nothing),
     ("a flipped bit in the journal", a_flipped_bit_in_the_journal_is_named_and_hides_nothing),
     ("a foreign index", a_foreign_index_is_invisible),
@@ -27,12 +27,16 @@ pub(crate) const STORIES: [(&str, fn()); 9] = [
     ("five batches sent again", five_batches_sent_again_keep_their_offsets),
     ("a deleted topic's number", a_deleted_topics_number_is_never_used_again),
     ("a lease just before a power cut", a_token_given_out_just_before_a_power_cut_is_never_given_out_again),
+    ("a write cut in two", a_write_that_fails_half_way_is_answered_with_an_error),
+    ("the page cache after a failed sync", what_a_failed_sync_left_in_the_page_cache_is_not_believed),
     ("a death cut in two", a_power_cut_finds_a_dead_letter_whole_or_not_at_all),
 ];
 
 const START: Now = Now { mono_ms: 0, wall_ms: 1_700_000_000_000 };
 const TOPIC: &str = "photos";
 const GROUP: &str = "resize";
+/// Where the journal's pieces lie.
+const JOURNAL: &str = "shard-0000/journal";
 
 fn small_config() -> ShardConfig {
     ShardConfig {
@@ -239,6 +243,55 @@ fn a_token_given_out_just_before_a_power_cut_is_never_given_out_again() {
         assert!(!given.contains(&token), "{token:?} was given out twice");
         given.push(token);
     }
+}
+
+/// Whichever write of the journal fails half way: whoever was answered finds the message again.
+fn a_write_that_fails_half_way_is_answered_with_an_error() {
+    for nth in 1..6 {
+        let disk = SimDisk::new(nth);
+        let mut driver = open(&disk);
+        driver.may_stop = true;
+        let photos = driver.topic(TOPIC, 1);
+        let fail_write = FaultRule::Nth(nth);
+        disk.set_faults(SimFaults { only_under: JOURNAL.into(), fail_write, ..SimFaults::default() });
+        let mut answered = Vec::new();
+        for value in ["first", "second", "third"] {
+            let value = format!("{value}-{}", "x".repeat(3_000));
+            let produce = Request::Produce(common::produce(photos, common::batch(&[&value])));
+            if let Some(Ok(_)) = driver.try_ask(produce) {
+                answered.push(value);
+            }
+        }
+        drop(driver);
+        disk.set_faults(SimFaults::default());
+        disk.crash_with(|_| Survival::Lost);
+        let (values, _) = read(&open(&disk), photos, Offset(0));
+        let lost: Vec<&String> = answered.iter().filter(|value| !values.contains(value)).collect();
+        assert!(lost.is_empty(), "write {nth} failed, and {} answered messages are lost", lost.len());
+    }
+}
+
+/// A sync fails and leaves its pages clean: the cache has what the device never got. A start that goes on from there, and
+/// is cut off by a power cut, leaves a hole in the journal.
+fn what_a_failed_sync_left_in_the_page_cache_is_not_believed() {
+    let disk = SimDisk::new(0);
+    let mut driver = open(&disk);
+    driver.may_stop = true;
+    let photos = driver.topic(TOPIC, 1);
+    driver.produce(photos, &["first"]).expect("produced");
+    let failed_sync = FailedSync::LosesAll;
+    disk.set_faults(SimFaults { fail_sync: FaultRule::Nth(1), failed_sync, ..SimFaults::default() });
+    driver.try_ask(Request::Produce(common::produce(photos, common::batch(&["second"]))));
+    assert!(driver.stopped.is_some(), "a failed sync stops the shard");
+    drop(driver);
+    disk.set_faults(SimFaults::default());
+    disk.crash_process();
+    drop(Shard::open(Arc::new(disk.clone()), ShardId(0), small_config(), START).expect("it opens"));
+    disk.crash_with(|_| Survival::Lost);
+    let driver = open(&disk);
+    let damage: Vec<_> = driver.report.findings.iter().filter(|finding| finding.is_damage()).collect();
+    assert!(damage.is_empty(), "a start went on from what the disk never had: {damage:?}");
+    assert_eq!(read(&driver, photos, Offset(0)).0, ["first"]);
 }
 
 /// Rejects a message whose record is then appended to the dead letters: after each thing that the disk does for that,

@@ -89,8 +89,18 @@ impl LogModel {
     }
 
     pub(crate) fn batch_at(&self, offset: Offset) -> Option<(Offset, u64)> {
+        self.placed_at(offset).map(|(base, placed)| (base, placed.batch))
+    }
+
+    /// The batch that holds an offset, and where it begins.
+    pub(crate) fn placed_at(&self, offset: Offset) -> Option<(Offset, Placed)> {
         let (base, placed) = self.placed.range(..=offset.0).next_back()?;
-        (offset.0 < base + u64::from(placed.records)).then_some((Offset(*base), placed.batch))
+        (offset.0 < base + u64::from(placed.records)).then_some((Offset(*base), *placed))
+    }
+
+    /// Every offset that a batch was seen at.
+    pub(crate) fn offsets(&self) -> impl Iterator<Item = Offset> {
+        self.placed().flat_map(|(base, placed)| (0..u64::from(placed.records)).map(move |nth| base.plus(nth)))
     }
 
     /// The batches that begin in a range.

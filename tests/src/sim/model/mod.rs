@@ -7,10 +7,11 @@ mod stream;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use dure_engine::{ConnectionId, Due, SubscriptionId};
+use dure_engine::{ConnectionId, Due, Now, SubscriptionId};
 use dure_proto::wire::{QueueSettings, TopicConfig};
 use dure_proto::{
-    BatchBuilder, Compression, LeaseToken, Offset, ProducerId, ProducerStamp, TopicId, TopicPartition,
+    BatchBuilder, Compression, LeaseToken, Offset, PRIORITY_HEADER, ProducerId, ProducerStamp, TTL_HEADER,
+    TopicId, TopicPartition,
 };
 
 pub(crate) use log::{LogModel, read_as_a_broker, read_batch, read_log, read_value};
@@ -21,6 +22,8 @@ use crate::sim::{Checked, ensure};
 
 /// Different keys.
 const KEYS: u8 = 5;
+/// What expires does so within a few steps, within leases and waits, or hardly within the story.
+const TTLS_MS_MAX: [u64; 3] = [60, 1_000, 20_000];
 
 /// A subscription, named by whose it is.
 pub(crate) type SubscriptionKey = (ConnectionId, SubscriptionId);
@@ -99,6 +102,16 @@ pub(crate) struct Key {
     pub(crate) deletes: bool,
 }
 
+/// How the records of a batch are drawn.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RecordShape {
+    pub(crate) value_bytes_max: usize,
+    /// All have keys, as compaction wants it.
+    pub(crate) keyed: bool,
+    /// Of 100 records: those that are good for a while only.
+    pub(crate) ttl_percent: u32,
+}
+
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -117,6 +130,8 @@ pub(crate) struct Batch {
     pub(crate) values: Vec<Bytes>,
     /// The key of each record, if it has one; all have one in compacted topics.
     pub(crate) keys: Vec<Option<Key>>,
+    /// How long each record is good for, if not for ever.
+    pub(crate) ttls_ms: Vec<Option<u64>>,
     pub(crate) record_bytes_max: u32,
     pub(crate) stamped: bool,
     /// Known once it was sent.
@@ -193,11 +208,11 @@ impl Model {
         &mut self,
         rng: &mut fastrand::Rng,
         partition: TopicPartition,
-        value_bytes_max: usize,
+        shape: RecordShape,
         producer: Option<ProducerStamp>,
         records: u32,
-        keyed: bool,
     ) -> u64 {
+        let RecordShape { value_bytes_max, keyed, ttl_percent } = shape;
         let id = self.batches.len() as u64 + 1;
         let compression = if rng.u8(0..4) == 0 { Compression::Lz4 } else { Compression::None };
         let mut builder = BatchBuilder::new(compression);
@@ -208,10 +223,22 @@ impl Model {
                 has_key.then(|| Key { key: rng.u8(0..KEYS), deletes: keyed && rng.u8(0..4) == 0 })
             })
             .collect();
-        for (key, value) in keys.iter().zip(&values) {
+        let ttls_ms: Vec<Option<u64>> = (0..records)
+            .map(|_| {
+                let ttl_ms_max = TTLS_MS_MAX[rng.usize(0..TTLS_MS_MAX.len())];
+                (rng.u32(0..100) < ttl_percent).then(|| rng.u64(0..ttl_ms_max))
+            })
+            .collect();
+        for ((key, value), ttl_ms) in keys.iter().zip(&values).zip(&ttls_ms) {
             let value = key.is_none_or(|key| !key.deletes).then_some(&value[..]);
             let key = key.map(|key| [key.key]);
-            builder.push(key.as_ref().map(|key| &key[..]), value, &[], id as i64).expect("it is small");
+            let ttl = ttl_ms.map(|ttl_ms| ttl_ms.to_string());
+            let ttl = ttl.as_ref().map(|ttl| (TTL_HEADER.as_bytes(), Some(ttl.as_bytes())));
+            let level = [b'0' + rng.u8(0..10)];
+            let priority = (rng.u8(0..4) == 0).then_some((PRIORITY_HEADER.as_bytes(), Some(&level[..])));
+            let headers: Vec<_> = ttl.into_iter().chain(priority).collect();
+            let key = key.as_ref().map(|key| &key[..]);
+            builder.push(key, value, &headers, id as i64).expect("it is small");
         }
         let record_bytes_max = builder.record_bytes_max();
         let bytes = builder.build(producer);
@@ -226,6 +253,7 @@ impl Model {
             bytes,
             values,
             keys,
+            ttls_ms,
             record_bytes_max,
             stamped,
             place,
@@ -272,13 +300,13 @@ impl Model {
     }
 
     /// A message was leased in a group that keeps the order of keys: nobody has another one of its key, and all before
-    /// it are done with or may be.
+    /// it are done with or may be. What was removed before the group held the log, it never had.
     pub(crate) fn check_key_order(
         &self,
         group: &str,
         partition: TopicPartition,
         offset: Offset,
-        mono_ms: u64,
+        now: Now,
     ) -> Checked {
         let Some(key) = self.key_at(partition, offset) else { return Ok(()) };
         let (Some(part), Some(log)) = (self.groups[group].parts.get(&partition), self.logs.get(&partition))
@@ -291,14 +319,15 @@ impl Model {
         for (other, message) in part.messages.range(start..) {
             let until = message.grant.as_ref().and_then(|grant| grant.exclusive_until).unwrap_or(0);
             ensure!(
-                until <= mono_ms || !of_key(&Offset(*other)),
+                until <= now.mono_ms || !of_key(&Offset(*other)),
                 "{partition}: messages {other} and {offset} of key {key} are both leased in `{group}`"
             );
         }
         for before in (start..offset.0).map(Offset).filter(of_key) {
             let settled = part.messages.get(&before.0).is_some_and(|message| message.maybe_settled);
+            let expired = self.expires_ms(partition, before).is_some_and(|at| at <= now.wall_ms);
             ensure!(
-                settled || before < part.loose_below,
+                settled || expired || before < part.loose_below || !part.holds,
                 "{partition}: message {offset} of key {key} overtook message {before} in `{group}`"
             );
         }

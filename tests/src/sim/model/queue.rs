@@ -51,6 +51,8 @@ pub(crate) struct Message {
     pub(crate) dead: Dead,
     /// Why workers rejected it.
     pub(crate) reasons: BTreeSet<String>,
+    /// Why workers gave it back.
+    released: BTreeSet<String>,
     pub(crate) grant: Option<Grant>,
 }
 
@@ -91,6 +93,22 @@ pub(crate) struct SettledItem {
     pub(crate) seeks: u32,
     pub(crate) redrives: u32,
     pub(crate) sent_mono_ms: u64,
+}
+
+impl Message {
+    /// Whether it may have died for this reason, in its last attempt: nobody wanted it, or whoever gave it back said why.
+    pub(crate) fn may_die_of(&self, reason: &str, attempts_max: u32) -> bool {
+        let in_last = format!(" in attempt {attempts_max} of {attempts_max}");
+        let of_nothing = format!("no attempts left ({attempts_max} of {attempts_max})");
+        if reason == of_nothing || reason.strip_prefix("lease expired") == Some(&in_last) {
+            return true;
+        }
+        let Some(why) = reason.strip_prefix("released").and_then(|reason| reason.strip_prefix(&*in_last))
+        else {
+            return false;
+        };
+        self.released.contains(why.strip_prefix(": ").unwrap_or(why))
+    }
 }
 
 impl PartModel {
@@ -145,9 +163,11 @@ impl PartModel {
     }
 
     /// A worker sends this about a message: from now on it may be true.
-    pub(crate) fn sent(&mut self, item: &SettledItem, attempts_max: u32) {
+    ///
+    /// `expires` says of which messages nobody knows when they end by themselves.
+    pub(crate) fn sent(&mut self, item: &SettledItem, attempts_max: u32, expires: impl Fn(Offset) -> bool) {
         if item.action == SettleAction::AckUpTo {
-            return self.sent_for_all_before(item.offset);
+            return self.sent_for_all_before(item.offset, expires);
         }
         let message = self.messages.entry(item.offset.0).or_default();
         let mine = message.grant.as_mut().filter(|grant| grant.token == item.token);
@@ -164,8 +184,9 @@ impl PartModel {
                 message.attempts_ever = message.attempts_ever.max(message.attempts.1);
                 message.maybe_settled |= message.attempts.1 == attempts_max;
             }
+            SettleAction::Release { reason, .. } => drop(message.released.insert(reason.clone())),
             SettleAction::AckUpTo => unreachable!("looked at above"),
-            SettleAction::Release { .. } | SettleAction::Extend { .. } => {}
+            SettleAction::Extend { .. } => {}
         }
         let Some(grant) = mine else { return };
         match item.action {
@@ -184,10 +205,10 @@ impl PartModel {
     }
 
     /// All of these may be acknowledged from now on, whoever holds them.
-    fn sent_for_all_before(&mut self, offset: Offset) {
+    fn sent_for_all_before(&mut self, offset: Offset, expires: impl Fn(Offset) -> bool) {
         for at in 0..=offset.0 {
             let message = self.messages.entry(at).or_default();
-            message.sure_to_live = !message.maybe_settled;
+            message.sure_to_live = !message.maybe_settled && !expires(Offset(at));
             (message.maybe_settled, message.maybe_acked) = (true, true);
             if let Some(grant) = &mut message.grant {
                 grant.exclusive_until = None;

@@ -1,13 +1,18 @@
 //! Groups of both kinds.
 
+use std::collections::BTreeSet;
+
 use dure_engine::{Input, Request, Settle, SettleAction, SettleItem, SubscriptionId};
-use dure_proto::{Receipt, TopicPartition, wire};
+use dure_proto::{LeaseToken, Offset, Receipt, TopicPartition, wire};
 
 use super::{Op, QUEUES, STREAMS, TOPICS};
 use crate::sim::Checked;
-use crate::sim::model::{GroupShape, SettledItem};
-use crate::sim::world::{Held, World};
+use crate::sim::model::{GroupShape, LogModel, SettledItem};
+use crate::sim::world::{Held, Subscribed, World};
 
+/// Half of the groups keep the order of keys.
+const ORDERINGS: [wire::Ordering; 4] =
+    [wire::Ordering::Key, wire::Ordering::Key, wire::Ordering::Priority, wire::Ordering::None];
 /// Items of one settle request.
 const ITEMS_MAX: usize = 4;
 
@@ -21,7 +26,8 @@ impl World {
             backoff_first_ms: 10,
             backoff_max_ms: 200,
             hold: self.rng.u8(0..4) > 0,
-            ordering: if self.rng.bool() { wire::Ordering::Key } else { wire::Ordering::None } as i32,
+            expired: if self.rng.bool() { wire::Expired::DeadLetter } else { wire::Expired::Drop } as i32,
+            ordering: ORDERINGS[self.rng.usize(0..ORDERINGS.len())] as i32,
             ..dure_engine::default_queue_settings()
         });
         let group = self.model.groups.entry(name.clone()).or_default();
@@ -30,8 +36,8 @@ impl World {
         }
         let after = group.shape.now.clone().unwrap_or(GroupShape { queue: queue.clone() });
         group.shape.pending = Some(Some(after));
-        let topic = self.pick(&TOPICS);
-        let topics = self.topics.by_name(topic).map(|topic| topic.name.clone()).into_iter().collect();
+        let topic = if stream { self.pick(&TOPICS).to_owned() } else { self.pick_work() };
+        let topics = self.topics.by_name(&topic).map(|topic| topic.name.clone()).into_iter().collect();
         let kind = if stream { wire::GroupKind::Stream } else { wire::GroupKind::Queue } as i32;
         let create = wire::CreateGroup { name: name.clone(), kind, topics, queue };
         self.send(Request::CreateGroup(create), Op::Group { name });
@@ -63,7 +69,7 @@ impl World {
 
     pub(super) fn receive(&mut self) {
         let Some(group) = self.pick_queue() else { return };
-        let topic = self.pick(&TOPICS).to_owned();
+        let topic = self.pick_work();
         let receive = wire::Receive {
             topic: topic.clone(),
             group: group.clone(),
@@ -85,17 +91,18 @@ impl World {
                     self.unsubscribed(key);
                     Request::Unsubscribe { subscription }
                 }
-                _ => Request::QueueCredit {
-                    subscription,
-                    messages: self.rng.u32(1..4),
-                    bytes: self.rng.u64(0..1_000),
-                },
+                _ => {
+                    let messages = self.rng.u32(1..4);
+                    let of = self.subscriptions.get_mut(&key).expect("it is one of them");
+                    of.credit_messages += u64::from(messages);
+                    Request::QueueCredit { subscription, messages, bytes: self.rng.u64(0..1_000) }
+                }
             };
             self.note(format_args!("tell {connection:?} {request:?}"));
             return self.handle(Input::Request { reply_to, request });
         }
         let Some(group) = self.pick_queue() else { return };
-        let topic = self.pick(&TOPICS).to_owned();
+        let topic = self.pick_work();
         let reply_to = self.next_reply_to();
         let subscription = SubscriptionId(self.next_number());
         let key = (reply_to.connection, subscription);
@@ -108,7 +115,8 @@ impl World {
             limit_bytes: None,
             lease_ms: [None, Some(100), Some(2_000)][self.rng.usize(0..3)],
         };
-        self.subscriptions.insert(key, (group, topic));
+        let credit_messages = u64::from(work.credit_messages);
+        self.subscriptions.insert(key, Subscribed { group, topic, credit_messages });
         self.send_from(reply_to, Request::WorkQueue(work), Op::Subscribe { key });
     }
 
@@ -147,22 +155,35 @@ impl World {
         let (mut items, mut sent) = (Vec::new(), Vec::new());
         for held in mine {
             let action = action(self);
+            let token = match action {
+                // Whoever says that everything up to there is done need not hold it.
+                SettleAction::AckUpTo if self.rng.bool() => LeaseToken::NONE,
+                _ => held.token,
+            };
+            let log = self.model.logs.get(&held.partition);
+            let expiring: Vec<Offset> = match action {
+                SettleAction::AckUpTo => log.into_iter().flat_map(LogModel::offsets).collect(),
+                _ => Vec::new(),
+            };
+            let expiring: BTreeSet<Offset> = expiring
+                .into_iter()
+                .filter(|offset| self.model.expires_ms(held.partition, *offset).is_some())
+                .collect();
             let group = self.model.groups.get_mut(&held.group).expect("it was just seen");
             let queue = group.shape.now.as_ref().and_then(|shape| shape.queue.as_ref());
             let attempts_max = queue.map_or(u32::MAX, |queue| queue.attempts_max);
             let part = group.parts.entry(held.partition).or_default();
             let item = SettledItem {
                 offset: held.offset,
-                token: held.token,
+                token,
                 action: action.clone(),
                 seeks: part.seeks,
                 redrives: part.redrives,
                 sent_mono_ms,
             };
-            part.sent(&item, attempts_max);
+            part.sent(&item, attempts_max, |offset| expiring.contains(&offset));
             sent.push((held.partition, item));
-            let receipt =
-                Receipt { partition: held.partition.partition, offset: held.offset, token: held.token };
+            let receipt = Receipt { partition: held.partition.partition, offset: held.offset, token };
             items.push(SettleItem { receipt, action });
         }
         let instance = self.model.groups[&first.group].instance;
@@ -170,13 +191,27 @@ impl World {
         self.send(Request::Settle(settle), Op::Settle { group: first.group.clone(), instance, items: sent });
     }
 
+    /// What did not fit into the credit of its subscription goes back, as the connection gives it back: nobody waits for
+    /// the answers.
+    pub(crate) fn send_back(&mut self, unfit: &[Held]) {
+        for held in unfit {
+            let release = |_: &mut Self| SettleAction::Release { delay_ms: Some(0), reason: String::new() };
+            self.send_settle(held, std::slice::from_ref(held), release);
+        }
+        *self.totals.operations.entry("messages sent back, since there was no room").or_default() +=
+            unfit.len() as u64;
+    }
+
     fn settle_action(&mut self) -> SettleAction {
         match self.rng.u8(0..10) {
-            0 if self.rng.u8(0..4) == 0 => SettleAction::AckUpTo,
+            0 if self.rng.bool() => SettleAction::AckUpTo,
             0..=4 => SettleAction::Ack,
             5 => SettleAction::Release {
                 delay_ms: [None, Some(0), Some(80)][self.rng.usize(0..3)],
-                reason: String::new(),
+                reason: match self.rng.u8(0..3) {
+                    0 => String::new(),
+                    _ => format!("busy-{}", self.next_number()),
+                },
             },
             6 | 7 => SettleAction::Reject { reason: format!("bad-{}", self.next_number()) },
             8 => SettleAction::Extend { lease_ms: Some([20, 500][self.rng.usize(0..2)]) },
@@ -218,7 +253,7 @@ impl World {
 
     pub(super) fn dead_letters(&mut self) {
         let Some(name) = self.pick_queue() else { return };
-        let topic = self.pick(&TOPICS).to_owned();
+        let topic = self.pick_work();
         let group = self.model.groups.get_mut(&name).expect("it is there");
         if std::mem::replace(&mut group.moving, true) {
             return;
@@ -240,6 +275,7 @@ impl World {
     }
 
     pub(crate) fn letters_move(&mut self, name: &str, partitions: &[TopicPartition]) {
+        partitions.iter().for_each(|partition| self.model.note_expired(name, *partition, self.now.wall_ms));
         let Some(group) = self.model.groups.get_mut(name) else { return };
         for partition in partitions {
             group.parts.entry(*partition).or_default().redrive();

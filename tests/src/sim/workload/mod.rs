@@ -149,6 +149,21 @@ impl World {
         of[self.rng.usize(0..of.len())]
     }
 
+    /// Mostly a topic that queue groups can work, if there is one.
+    fn pick_work(&mut self) -> String {
+        let can = |name: &&str| {
+            let topic = self.topics.by_name(name);
+            topic.is_some_and(|topic| topic.config.cleanup() != wire::Cleanup::Compact)
+        };
+        let workable: Vec<&str> = TOPICS.into_iter().filter(can).collect();
+        match self.rng.u8(0..16) {
+            0 => self.pick(&TOPICS),
+            _ if workable.is_empty() => self.pick(&TOPICS),
+            _ => self.pick(&workable),
+        }
+        .to_owned()
+    }
+
     /// A topic that clients see, by name.
     fn pick_topic(&mut self) -> Option<(String, dure_proto::TopicId, u32)> {
         let name = self.pick(&TOPICS);

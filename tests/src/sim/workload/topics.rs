@@ -4,7 +4,8 @@ use dure_engine::{Produce, Request};
 use dure_proto::{ProducerStamp, Sequence, TopicPartition, wire};
 
 use super::{Op, TOPICS, topic_config};
-use crate::sim::model::{Delay, Place, Sender, Session, TopicShape};
+use crate::sim::knobs::Knobs;
+use crate::sim::model::{Delay, Place, RecordShape, Sender, Session, TopicShape};
 use crate::sim::world::World;
 
 /// Batches that a producer session has in flight to one partition at most.
@@ -77,9 +78,8 @@ impl World {
     pub(super) fn produce(&mut self) {
         let Some(partition) = self.pick_partition() else { return };
         let records = self.rng.u32(1..=RECORDS_MAX);
-        let bytes_max = self.knobs.value_bytes_max;
-        let keyed = self.is_compacted(partition);
-        let batch = self.model.new_batch(&mut self.rng, partition, bytes_max, None, records, keyed);
+        let shape = self.record_shape(partition);
+        let batch = self.model.new_batch(&mut self.rng, partition, shape, None, records);
         self.choose_delay(batch);
         self.send_batch(batch);
     }
@@ -121,15 +121,19 @@ impl World {
         let sequence = Sequence(stream.next_sequence);
         let records = self.rng.u32(1..=RECORDS_MAX);
         let stamp = ProducerStamp { producer, epoch: 0, sequence };
-        let bytes_max = self.knobs.value_bytes_max;
-        let keyed = self.is_compacted(partition);
-        let batch = self.model.new_batch(&mut self.rng, partition, bytes_max, Some(stamp), records, keyed);
+        let shape = self.record_shape(partition);
+        let batch = self.model.new_batch(&mut self.rng, partition, shape, Some(stamp), records);
         self.choose_delay(batch);
         let stream = self.model.sessions[at].streams.get_mut(&partition).expect("just made");
         stream.next_sequence += records;
         stream.unacked.push_back(batch);
         stream.sent = stream.unacked.len();
         self.send_batch(batch);
+    }
+
+    fn record_shape(&self, partition: TopicPartition) -> RecordShape {
+        let Knobs { value_bytes_max, ttl_percent, .. } = self.knobs;
+        RecordShape { value_bytes_max, keyed: self.is_compacted(partition), ttl_percent }
     }
 
     /// Whether compaction goes through this partition, so that its messages need keys.
@@ -148,7 +152,7 @@ impl World {
             keyed: batch.keys.iter().any(Option::is_some),
             all_keyed: batch.keys.iter().all(Option::is_some),
             record_bytes_max: batch.record_bytes_max,
-            expiring: false,
+            expiring: batch.ttls_ms.iter().any(Option::is_some),
         };
         let request = match batch.delay {
             Some(Delay { due, .. }) => Request::ProduceLater { produce, due },
