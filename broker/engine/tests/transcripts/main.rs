@@ -67,6 +67,11 @@ fn receipts_that_come_late() {
 }
 
 #[test]
+fn urgent_messages_and_others() {
+    check("priority.story", &mut queue::Queue::by_priority());
+}
+
+#[test]
 fn members_that_come_and_go() {
     check("members.story", &mut stream::Stream::new());
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use dure_engine::{
-    Jitter, LeaseSettings, LeaseTable, LeaseTerms, Now, SettleAction, Settlement, TokenSource,
+    Jitter, LeaseSettings, LeaseTable, LeaseTerms, Now, RecordFacts, RecordTable, SettleAction, Settlement,
+    TokenSource,
 };
 use dure_proto::journal::{QueueEvent, queue_event::Event};
-use dure_proto::{Epoch, LeaseToken, Offset};
+use dure_proto::{Epoch, LeaseToken, Offset, Priority};
 
 use super::Teller;
 
@@ -25,6 +26,8 @@ pub(crate) struct Queue {
     held: Option<u64>,
     /// Events before the last command: what a crash leaves that loses its commit.
     durable: usize,
+    /// Of each message, where the group goes by that.
+    priorities: String,
 }
 
 impl Queue {
@@ -48,6 +51,27 @@ impl Queue {
             journal: Vec::new(),
             held: None,
             durable: 0,
+            priorities: String::new(),
+        }
+    }
+
+    /// Urgent messages first.
+    pub(crate) fn by_priority() -> Queue {
+        let mut queue = Queue::new();
+        queue.settings.by_priority = true;
+        queue.table = LeaseTable::new(queue.settings.clone(), Offset::ZERO);
+        queue
+    }
+
+    /// Shows the table the records that it wants to see.
+    fn look(&mut self) {
+        while let Some(from) = self.table.take_wanted_records(self.now) {
+            let digits = self.priorities[from.0 as usize..].bytes();
+            let facts = digits.map(|digit| RecordFacts {
+                priority: Priority::of_level(digit - b'0').expect("a digit"),
+                ..RecordFacts::default()
+            });
+            self.table.handle_records(from, &RecordTable::Records(facts.collect()), self.now);
         }
     }
 
@@ -139,6 +163,12 @@ impl Teller for Queue {
                 self.table.handle_high_watermark(self.end);
                 Vec::new()
             }
+            [priorities, "arrive"] => {
+                self.priorities.push_str(priorities);
+                self.end = Offset(self.priorities.len() as u64);
+                self.table.handle_high_watermark(self.end);
+                Vec::new()
+            }
             [worker, "receives", count] => self.take(worker, number(count) as u32, true, &mut told),
             [worker, "prefetches", count] => self.take(worker, number(count) as u32, false, &mut told),
             [worker, "disconnects"] => {
@@ -183,6 +213,7 @@ impl Teller for Queue {
             }
             _ => panic!("what is that: {command}"),
         };
+        self.look();
         self.durable = before.min(self.journal.len());
         self.held = self.table.hold_back(&events);
         told.extend(events.iter().map(|event| format!("journal: {}", described(event))));
