@@ -116,7 +116,7 @@ impl QueueTopic {
     }
 
     /// The dispatcher, with what there is to be shared out.
-    pub(crate) fn to_dispatch(&mut self) -> (&mut Dispatcher, &mut ReadyMessages) {
+    pub(crate) fn dispatcher_and_ready(&mut self) -> (&mut Dispatcher, &mut ReadyMessages) {
         (&mut self.dispatcher, &mut self.seen.ready)
     }
 

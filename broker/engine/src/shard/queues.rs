@@ -284,7 +284,7 @@ impl Shard {
     fn dispatch(&mut self, now: Now, key: QueueKey) {
         let Some(topic) = self.state.queue_topic(key.0, key.1) else { return };
         if topic.dispatcher.is_hungry() {
-            let (dispatcher, ready) = topic.to_dispatch();
+            let (dispatcher, ready) = topic.dispatcher_and_ready();
             let dispatches = dispatcher.dispatch(ready);
             for of_one in dispatches.chunk_by(|a, b| a.to == b.to) {
                 self.grant(now, key, of_one);
