@@ -319,11 +319,11 @@ impl World {
     fn check_commits(&mut self) {
         let mut group = self.group.clone();
         let mut committers: BTreeMap<TopicPartition, usize> = BTreeMap::new();
-        for at in 0..self.processes.len() {
+        for (at, name) in NAMES.iter().enumerate().take(self.processes.len()) {
             let Process { connection: Some(connection), claim, generation, .. } = self.processes[at] else {
                 continue;
             };
-            let caller = Caller { connection, member: NAMES[at], claim };
+            let caller = Caller { connection, member: name, claim };
             for partition in group.slots.keys().copied().collect::<Vec<_>>() {
                 if group.handle_commit(&caller, generation, &[(partition, Offset(1))]).is_err() {
                     continue;
@@ -331,7 +331,7 @@ impl World {
                 let other = committers.insert(partition, at);
                 self.promise(other.is_none(), "of one partition one process commits");
                 let read_by = |(other, process): (usize, &Process)| {
-                    NAMES[other] != NAMES[at] && process.reads(self.now_ms).any(|read| read == partition)
+                    NAMES[other] != *name && process.reads(self.now_ms).any(|read| read == partition)
                 };
                 let read = self.processes.iter().enumerate().any(read_by);
                 self.promise(!read, "nobody commits for what another reads");
