@@ -92,6 +92,7 @@ fn filters_on_the_command_line_have_to_match_all() {
     assert_eq!(broker.json("group describe g")["lag"], json!(0));
 
     // Nothing matches: what is passed is committed all the same.
+    broker.dure("group create h --topic t --kind stream").ok();
     let mut reader = broker.dure("consume t --group h --filter k=none").spawn();
     let committed = || broker.json("group describe h")["partitions"][0]["committed"].clone();
     let started = std::time::Instant::now();
