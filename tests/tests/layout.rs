@@ -42,6 +42,7 @@ const ROOMS: [(&str, &[&str]); 9] = [
     ),
     ("catalogue", &["journal", "log", "disk", "shard", "checkpoint"]),
     ("producers", &["journal", "log", "disk", "shard", "checkpoint"]),
+    ("dedup", &["journal", "log", "disk", "shard", "checkpoint", "catalogue", "queue_group", "stream_group"]),
     ("delay", &["journal", "log", "disk", "shard", "checkpoint", "catalogue", "queue_group", "stream_group"]),
     ("queue_group", &["journal", "log", "disk", "shard", "checkpoint"]),
     ("stream_group", &["journal", "log", "disk", "shard", "checkpoint"]),

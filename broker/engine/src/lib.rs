@@ -7,6 +7,7 @@ mod backup;
 mod catalogue;
 mod checkpoint;
 mod compaction;
+mod dedup;
 mod delay;
 mod disk;
 mod effect;

@@ -170,6 +170,14 @@ mutants! {
         /// a session forgets what it sent to wait
         DelayedNotRemembered,
     }
+    "message ids" {
+        /// ids are missing in the checkpoint
+        IdsNotKept,
+        /// an id is known by another commit than its message
+        IdsInTwoCommits,
+        /// windows go by the wall clock
+        IdsByWallClock,
+    }
     "stream group" {
         /// a committed offset goes back
         CommittedOffsetGoesBack,

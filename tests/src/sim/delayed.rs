@@ -23,8 +23,9 @@ impl World {
         if percent == 0 || self.rng.u32(0..100) >= percent {
             return;
         }
-        // What compaction leaves of a batch does not show that it was there once.
-        if self.is_compacted(self.model.batches[&batch].partition) {
+        // What compaction leaves of a batch does not show that it was there once. Nor do messages with ids wait here.
+        let identified = self.model.batches[&batch].ids.iter().any(Option::is_some);
+        if identified || self.is_compacted(self.model.batches[&batch].partition) {
             return;
         }
         let delay_ms_max = DELAYS_MS_MAX[self.rng.usize(0..DELAYS_MS_MAX.len())];

@@ -134,7 +134,8 @@ impl World {
             && !self.disk.is_off()
         {
             let partition = TopicPartition { topic, partition: PartitionId(0) };
-            let batch = self.model.new_batch(&mut self.rng, partition, value_bytes_max, None, 2, false);
+            let batch =
+                self.model.new_batch(&mut self.rng, partition, value_bytes_max, None, &[None; 2], false);
             due.into_iter().for_each(|due| self.delay(batch, due));
             self.send_batch(batch);
             self.settle_down()?;

@@ -59,6 +59,8 @@ pub(crate) struct World {
     pub(crate) knobs: Knobs,
     pub(crate) rng: Rng,
     pub(crate) now: Now,
+    /// For how long anything ran, over all restarts.
+    pub(crate) ran_ms: u64,
     pub(crate) disk: SimDisk,
     /// None while nothing runs.
     pub(crate) shard: Option<Shard>,
@@ -121,6 +123,7 @@ impl World {
             knobs,
             rng: Rng::with_seed(seed),
             now: Now { mono_ms: 0, wall_ms: START_WALL_MS },
+            ran_ms: 0,
             disk: SimDisk::new(seed),
             may_stop: false,
             is_small: false,

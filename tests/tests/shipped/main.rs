@@ -11,6 +11,7 @@ mod fsync;
 mod full_disk;
 mod hostile;
 mod http;
+mod ids;
 mod inspect;
 mod key_order;
 mod messages;

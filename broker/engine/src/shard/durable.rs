@@ -42,7 +42,8 @@ impl Shard {
                 self.checkpoint.running = true;
                 self.checkpoint.wanted = false;
                 let retention_ms = Some(self.retention.at(now));
-                let checkpoint = Checkpoint { retention_ms, ..self.state.snapshot(now) };
+                let id_clock_ms = self.id_clock.at(now);
+                let checkpoint = Checkpoint { retention_ms, id_clock_ms, ..self.state.snapshot(now) };
                 self.commit_path.attach_checkpoint(checkpoint);
                 self.backup_taken();
             }

@@ -12,6 +12,7 @@ mod delays;
 mod durable;
 mod groups;
 mod housekeeping;
+mod ids;
 mod letters;
 mod open;
 mod produce;
@@ -35,6 +36,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use dure_proto::journal::{Event, event};
 use dure_proto::{GroupId, TopicId, TopicPartition};
 
+use crate::dedup::IdClock;
 use crate::disk::DiskRef;
 use crate::effect::{Effect, Input};
 use crate::job::Done;
@@ -80,6 +82,8 @@ pub struct ShardConfig {
     pub reserve_bytes: u64,
     /// Most messages that wait for their time; at it, one more is refused. Each batch of them takes 16 bytes of memory.
     pub scheduled_max: u64,
+    /// Most message ids that are remembered, at about 100 bytes each; at it, messages with further ids are refused.
+    pub message_ids_max: usize,
     /// How often retention and free space are looked at, in milliseconds.
     pub housekeeping_ms: u64,
     /// How long a backup may keep segments from being removed, in milliseconds.
@@ -112,6 +116,7 @@ impl Default for ShardConfig {
             flights_max: 2,
             reserve_bytes: 256 << 20,
             scheduled_max: 1 << 24,
+            message_ids_max: 1 << 21,
             housekeeping_ms: 1_000,
             backup_ms_max: 6 * 3_600_000,
             compaction_bytes_per_s: 64 << 20,
@@ -146,6 +151,7 @@ pub struct Shard {
     stamp_at_ms: Option<u64>,
     housekeeping_at_ms: u64,
     retention: RetentionClock,
+    id_clock: IdClock,
     compaction: Compaction,
     space: Space,
     unwritable: UnwritableLogs,

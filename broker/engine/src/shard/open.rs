@@ -18,6 +18,7 @@ use super::sweep::Sweep;
 use super::tails::Tails;
 use super::{Checkpointing, Shard, ShardConfig};
 use crate::checkpoint::{self, Loaded};
+use crate::dedup::IdClock;
 use crate::disk::{DiskError, DiskRef};
 use crate::effect::Effect;
 use crate::finding::Finding;
@@ -201,6 +202,7 @@ impl Shard {
             tokens: TokenSource::new(if mutant::is(Mutant::TokensRepeat) { Epoch(1) } else { epoch }),
             unwritable: Default::default(),
             space: Space::new(config.reserve_bytes, disk.available_bytes().ok()),
+            id_clock: IdClock::new(now, state.dedup.clock_ms()),
             disk,
             dir,
             state,

@@ -260,9 +260,17 @@ impl Driver {
     }
 }
 
-/// A batch without keys and times to live, whose records are small.
+/// A batch without keys, times to live and ids, whose records are small.
 pub fn produce(partition: TopicPartition, batch: Bytes) -> Produce {
-    Produce { partition, batch, keyed: false, all_keyed: false, record_bytes_max: 10, expiring: false }
+    Produce {
+        partition,
+        batch,
+        keyed: false,
+        all_keyed: false,
+        record_bytes_max: 10,
+        expiring: false,
+        ids: Vec::new(),
+    }
 }
 
 pub fn batch(values: &[&str]) -> Bytes {

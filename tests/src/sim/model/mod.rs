@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use dure_engine::{ConnectionId, Due, SubscriptionId};
-use dure_proto::wire::{QueueSettings, TopicConfig};
+use dure_proto::wire::{self, QueueSettings, TopicConfig};
 use dure_proto::{
     BatchBuilder, Compression, LeaseToken, Offset, ProducerId, ProducerStamp, TopicId, TopicPartition,
 };
@@ -114,6 +114,16 @@ pub(crate) enum Fate {
 pub(crate) struct Batch {
     pub(crate) partition: TopicPartition,
     pub(crate) bytes: Bytes,
+    /// Of what was sent.
+    pub(crate) sent: Vec<Bytes>,
+    pub(crate) ids: Vec<Option<u8>>,
+    /// Which of the records were appended, once that is known; the others were duplicates.
+    pub(crate) kept: Option<Vec<usize>>,
+    /// What was said of those.
+    pub(crate) duplicates: Option<Vec<wire::Duplicates>>,
+    /// When it was sent first, in time that anything ran.
+    pub(crate) asked_ms: Option<u64>,
+    /// Of what was appended, or may be.
     pub(crate) values: Vec<Bytes>,
     /// The key of each record, if it has one; all have one in compacted topics.
     pub(crate) keys: Vec<Option<Key>>,
@@ -185,6 +195,17 @@ pub(crate) struct Model {
     pub(crate) members: Vec<Member>,
     pub(crate) tokens: BTreeSet<LeaseToken>,
     pub(crate) producers: BTreeSet<ProducerId>,
+    /// Messages that were accepted, by topic and id.
+    pub(crate) accepted: BTreeMap<(TopicId, u8), Vec<Accepted>>,
+}
+
+/// A message with an id that is in its log: sent first and seen first then, in time that anything ran.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Accepted {
+    pub(crate) batch: u64,
+    pub(crate) index: usize,
+    pub(crate) asked_ms: u64,
+    pub(crate) seen_ms: u64,
 }
 
 impl Model {
@@ -195,23 +216,27 @@ impl Model {
         partition: TopicPartition,
         value_bytes_max: usize,
         producer: Option<ProducerStamp>,
-        records: u32,
+        ids: &[Option<u8>],
         keyed: bool,
     ) -> u64 {
-        let id = self.batches.len() as u64 + 1;
+        let records = ids.len() as u32;
+        let number = self.batches.len() as u64 + 1;
         let compression = if rng.u8(0..4) == 0 { Compression::Lz4 } else { Compression::None };
         let mut builder = BatchBuilder::new(compression);
-        let values: Vec<Bytes> = (0..records).map(|i| value(rng, id, i, value_bytes_max)).collect();
+        let values: Vec<Bytes> = (0..records).map(|i| value(rng, number, i, value_bytes_max)).collect();
         let keys: Vec<Option<Key>> = (0..records)
             .map(|_| {
                 let has_key = keyed || rng.u8(0..3) > 0;
                 has_key.then(|| Key { key: rng.u8(0..KEYS), deletes: keyed && rng.u8(0..4) == 0 })
             })
             .collect();
-        for (key, value) in keys.iter().zip(&values) {
+        for ((key, value), id) in keys.iter().zip(&values).zip(ids) {
             let value = key.is_none_or(|key| !key.deletes).then_some(&value[..]);
             let key = key.map(|key| [key.key]);
-            builder.push(key.as_ref().map(|key| &key[..]), value, &[], id as i64).expect("it is small");
+            let id = id.map(|id| [id]);
+            let header = id.as_ref().map(|id| (dure_proto::MESSAGE_ID_HEADER.as_bytes(), Some(&id[..])));
+            let (key, headers) = (key.as_ref().map(|key| &key[..]), header.as_slice());
+            builder.push(key, value, headers, number as i64).expect("it is small");
         }
         let record_bytes_max = builder.record_bytes_max();
         let bytes = builder.build(producer);
@@ -224,6 +249,11 @@ impl Model {
         let batch = Batch {
             partition,
             bytes,
+            sent: values.clone(),
+            ids: ids.to_vec(),
+            kept: None,
+            duplicates: None,
+            asked_ms: None,
             values,
             keys,
             record_bytes_max,
@@ -233,8 +263,8 @@ impl Model {
             acked_with: None,
             delay: None,
         };
-        self.batches.insert(id, batch);
-        id
+        self.batches.insert(number, batch);
+        number
     }
 
     /// Batches of one partition that are to wait, are not known to be in their log, and may be.
@@ -342,6 +372,14 @@ impl Model {
             }
         }
     }
+}
+
+/// Which record of which batch a value says that it is.
+pub(crate) fn named_in(value: &[u8]) -> Option<(u64, usize)> {
+    let text = String::from_utf8_lossy(&value[..value.len().min(40)]).into_owned();
+    let mut numbers = text.split('-');
+    let batch = numbers.next()?.strip_prefix('b')?.parse().ok()?;
+    Some((batch, numbers.next()?.strip_prefix('r')?.parse().ok()?))
 }
 
 /// Says which record of which batch it is, and goes on with noise.

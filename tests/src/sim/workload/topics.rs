@@ -4,6 +4,7 @@ use dure_engine::{Produce, Request};
 use dure_proto::{ProducerStamp, Sequence, TopicPartition, wire};
 
 use super::{Op, TOPICS, topic_config};
+use crate::sim::identified::hashes;
 use crate::sim::model::{Delay, Place, Sender, Session, TopicShape};
 use crate::sim::world::World;
 
@@ -79,7 +80,8 @@ impl World {
         let records = self.rng.u32(1..=RECORDS_MAX);
         let bytes_max = self.knobs.value_bytes_max;
         let keyed = self.is_compacted(partition);
-        let batch = self.model.new_batch(&mut self.rng, partition, bytes_max, None, records, keyed);
+        let ids = self.choose_ids(partition, records);
+        let batch = self.model.new_batch(&mut self.rng, partition, bytes_max, None, &ids, keyed);
         self.choose_delay(batch);
         self.send_batch(batch);
     }
@@ -123,7 +125,8 @@ impl World {
         let stamp = ProducerStamp { producer, epoch: 0, sequence };
         let bytes_max = self.knobs.value_bytes_max;
         let keyed = self.is_compacted(partition);
-        let batch = self.model.new_batch(&mut self.rng, partition, bytes_max, Some(stamp), records, keyed);
+        let ids = self.choose_ids(partition, records);
+        let batch = self.model.new_batch(&mut self.rng, partition, bytes_max, Some(stamp), &ids, keyed);
         self.choose_delay(batch);
         let stream = self.model.sessions[at].streams.get_mut(&partition).expect("just made");
         stream.next_sequence += records;
@@ -142,6 +145,7 @@ impl World {
         let reply_to = self.next_reply_to();
         let batch = self.model.batches.get_mut(&id).expect("it was just made");
         batch.place.get_or_insert(Place { sender: Sender::Connection(reply_to.connection), nth: id });
+        batch.asked_ms.get_or_insert(self.ran_ms);
         let produce = Produce {
             partition: batch.partition,
             batch: batch.bytes.clone(),
@@ -149,6 +153,7 @@ impl World {
             all_keyed: batch.keys.iter().all(Option::is_some),
             record_bytes_max: batch.record_bytes_max,
             expiring: false,
+            ids: hashes(&batch.ids),
         };
         let request = match batch.delay {
             Some(Delay { due, .. }) => Request::ProduceLater { produce, due },
