@@ -19,6 +19,7 @@ use dure_proto::{
     BatchHeader, BatchLimits, CommitSeq, ENTRY_HEADER_BYTES, EntryHeader, Epoch, Offset, PartitionId,
     Records, ShardId, TopicId, TopicPartition,
 };
+use prost::Message;
 use roaring::RoaringTreemap;
 
 use crate::disk::{Disk, RealDisk};
@@ -353,6 +354,25 @@ fn the_checkpoint_of_message_ids_is_as_it_was() {
     let restored = State::restore(&kept, NOW).expect("restores");
     assert_eq!(restored.snapshot(NOW).message_ids, kept.message_ids);
     assert_eq!((restored.dedup.len(), restored.dedup.clock_ms()), (3, 90_500));
+}
+
+/// What named dead-letter topics added: how far letters are copied, in an event and in a checkpoint.
+#[test]
+fn what_is_copied_is_as_it_was() {
+    let copied = journal::LettersCopied { upto: 7, ..Default::default() };
+    let copied = QueueEvent { event: Some(queue_event::Event::LettersCopied(copied)) };
+    let events = journal::QueueEvents {
+        group: 11,
+        topic: 3,
+        partition: 1,
+        events: vec![copied],
+        ..Default::default()
+    };
+    let event = Event { event: Some(event::Event::Queue(events)) };
+    check("event-v1-copied.hex", &event.encode_to_vec());
+    let table =
+        QueueSnapshot { topic: 3, partition: 1, floor: 1_000, letters_copied: 7, ..Default::default() };
+    check("queue-v1-copied.hex", &table.encode_to_vec());
 }
 
 fn created_in(event: event::Event) -> Option<TopicCreated> {

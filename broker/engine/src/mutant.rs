@@ -139,6 +139,10 @@ mutants! {
         DeadLetterOneTooLate,
         /// a dead letter and its settling are two commits
         DeadLetterInTwoCommits,
+        /// the copy of a dead letter and its note are two commits
+        CopiedInTwoCommits,
+        /// how far dead letters are copied is missing in a checkpoint
+        CopiedNotKept,
         /// a gap below what was settled last is settled too
         SettledSetLosesGap,
         /// a receipt counts though its message was leased anew

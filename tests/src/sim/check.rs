@@ -3,6 +3,7 @@
 use dure_engine::{DeadLetterRef, LogView, Request, Response};
 use dure_proto::{EntryHeader, Offset, TopicId, TopicPartition, wire};
 
+use super::copied::copy_in;
 use super::model::{Account, Dead, Fate, GroupShape, TopicShape, named_in, read_log, read_value};
 use super::world::World;
 use super::{Checked, Violation, ensure};
@@ -126,6 +127,11 @@ impl World {
         header: &EntryHeader,
         bytes: &[u8],
     ) -> Checked {
+        if self.takes_copies(partition)
+            && let Some(copy) = copy_in(bytes)
+        {
+            return self.check_copy(partition, header, &copy);
+        }
         let parsed = dure_proto::BatchHeader::parse(bytes);
         let id = parsed.map_err(|error| Violation(format!("{partition}: {error}")))?.base_timestamp_ms as u64;
         let base = header.base_offset;
@@ -173,7 +179,9 @@ impl World {
         let Some(value) = records.value(0) else { return Ok(()) };
         let (id, index) = named_in(&value).unzip();
         let batch = id.and_then(|id| self.model.batches.get(&id));
-        let wanted = batch.filter(|batch| batch.partition == source);
+        let is_copy = |batch: &super::model::Batch| batch.partition == source && batch.sent.contains(&value);
+        let copied = self.model.copied_at.values().any(|copy| is_copy(&self.model.batches[copy]));
+        let wanted = batch.filter(|batch| batch.partition == source || copied);
         let wanted = wanted.and_then(|batch| batch.sent.get(index?));
         ensure!(wanted == Some(&value), "{partition}: the dead letter at {base} is no message of {source}");
         Ok(())

@@ -51,7 +51,8 @@ impl World {
     pub(crate) fn see_what_entered(&mut self, view: &LogView) -> Checked {
         let partition = view.partition;
         let hidden = [&self.delays_of, &self.letters_of].iter().any(|of| of.contains_key(&partition.topic));
-        if hidden || self.model.waiting(partition).next().is_none() {
+        let nothing_enters = self.model.waiting(partition).next().is_none() && !self.takes_copies(partition);
+        if hidden || nothing_enters {
             return Ok(());
         }
         let from = self.model.logs[&partition].read_upto.max(view.log_start);

@@ -30,6 +30,8 @@ pub(crate) struct Knobs {
     pub(crate) delay_percent: u32,
     /// Of 100 others: those whose records have ids.
     pub(crate) id_percent: u32,
+    /// A group's dead letters are copied to a topic.
+    pub(crate) copies_letters: bool,
     /// How long the disk takes.
     pub(crate) latency: Latency,
     /// The story ends with a write that goes to the wrong place.
@@ -107,6 +109,7 @@ impl Knobs {
             latency: LATENCIES[[0, 0, 1, 2][rng.usize(0..4)]],
             goes_astray: rng.u8(0..8) == 0,
             delay_percent: [0, 10, 50][rng.usize(0..3)],
+            copies_letters: seed.is_multiple_of(3),
             id_percent: [0, 30, 80][(seed / 5) as usize % 3],
         }
     }

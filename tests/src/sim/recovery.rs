@@ -203,6 +203,7 @@ impl World {
         self.drain_delays()?;
         self.drain_queues()?;
         self.settle_down()?;
+        self.check_copied()?;
         self.shut_down()
     }
 

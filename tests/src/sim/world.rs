@@ -286,6 +286,7 @@ impl World {
                 }
             }
             Effect::Shortage(shortage) => self.note(format_args!("shortage: {shortage:?}")),
+            Effect::CopiesWait(waits) => self.note(format_args!("copies wait: {waits:?}")),
             Effect::CompactionFailed(failed) => {
                 self.note(format_args!("{failed:?}"));
                 ensure!(

@@ -15,6 +15,7 @@ mod ids;
 mod inspect;
 mod key_order;
 mod messages;
+mod named_letters;
 mod producer;
 mod queue;
 mod reconnect;

@@ -137,6 +137,7 @@ impl Shard {
             let Some(writer) = self.writers.get(&partition) else { continue };
             self.effects.push(Effect::Publish(writer.view()));
             let high_watermark = writer.high_watermark();
+            self.touch_copies_of(partition);
             for group in self.state.queue_groups_of(partition.topic) {
                 if let Some(table) = self.state.table(group, partition) {
                     table.handle_high_watermark(high_watermark);

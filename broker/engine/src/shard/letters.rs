@@ -21,6 +21,7 @@ impl Shard {
         let Some(letters) = self.state.catalogue.dead_letter_log(key.0, key.1).map(|info| info.id) else {
             return;
         };
+        self.give_up_rejects_without_room(key);
         let dies = |table: &crate::LeaseTable| table.has_dying();
         if !self.state.queue_topic(key.0, key.1).is_some_and(|topic| topic.tables.iter().any(dies))
             || self.holds_letters()
@@ -46,6 +47,24 @@ impl Shard {
                 reason: dying.reason,
                 from: dying.letter.map_or((source, dying.offset), |letter| (kept_in, letter)),
             }));
+        }
+    }
+
+    /// Where there are as many dead letters as can be, whoever rejected a message need not wait for one of them to go.
+    fn give_up_rejects_without_room(&mut self, (group, topic): QueueKey) {
+        let tables = self.state.queue_topic(group, topic).map_or(&[][..], |topic| &topic.tables);
+        let full = tables.iter().enumerate().filter(|(_, table)| table.dead_room() == 0);
+        let full: Vec<PartitionId> = full.map(|(p, _)| PartitionId(p as u32)).collect();
+        for partition in full {
+            let source = TopicPartition { topic, partition };
+            let what = "there are as many dead letters as can be: purge or redrive some".to_owned();
+            for message in self.queues.rejects.of(group, source) {
+                let is_new =
+                    self.state.table(group, source).is_some_and(|table| table.is_dying_new(message.2));
+                if is_new {
+                    self.give_up_reject(message, &RequestError::Busy(what.clone()));
+                }
+            }
         }
     }
 

@@ -7,6 +7,7 @@
 mod backup;
 mod commit_path;
 mod compaction;
+mod copies;
 mod delay_reader;
 mod delays;
 mod durable;
@@ -50,6 +51,8 @@ use crate::scrub::Scrubber;
 use crate::time::Now;
 use commit_path::{CommitPath, Step};
 use compaction::Compaction;
+use copies::Copies;
+pub(crate) use copies::LetterRead;
 pub(crate) use delay_reader::{DelayRead, DelayScan};
 use delays::Delays;
 pub(crate) use open::shard_dir;
@@ -141,6 +144,7 @@ pub struct Shard {
     commit_path: CommitPath,
     queues: QueueSide,
     delays: Delays,
+    copies: Copies,
     tokens: TokenSource,
     random: fastrand::Rng,
     producer_next: u64,
@@ -244,6 +248,7 @@ impl Shard {
             }
         }
         self.serve_delays(now);
+        self.serve_copies(now);
         self.effects.extend(self.commit_path.wanted_piece().map(Effect::Job));
         self.scrub(now);
         self.tend_space();
@@ -272,6 +277,7 @@ impl Shard {
             (!self.tails.is_empty()).then_some(0),
             self.queues.poll_timeout(),
             self.delays.poll_timeout(),
+            self.copies.poll_timeout(self.commit_path.is_crowded()),
             self.stream_timeout(),
             self.compaction.poll_timeout(),
             self.scrubber.poll_timeout(),
@@ -394,6 +400,7 @@ impl Shard {
             Done::Scrubbed(read) => self.handle_scrubbed(now, read),
             Done::DelayedRead(read) => self.enter_due(now, read),
             Done::DelayedFound(scan) => self.note_found(now, scan),
+            Done::LettersRead(read) => self.copy_letters(now, read),
         }
     }
 

@@ -9,6 +9,7 @@ use dure_proto::{CommitSeq, Epoch, ShardId, TopicPartition};
 
 use super::commit_path::{CommitPath, CommitPathConfig};
 use super::compaction::Compaction;
+use super::copies::Copies;
 use super::delays::Delays;
 use super::queues::QueueSide;
 use super::replay::Replay;
@@ -210,6 +211,7 @@ impl Shard {
             commit_path,
             queues: QueueSide::default(),
             delays: Delays::default(),
+            copies: Copies::default(),
             producer_next: 0,
             requests: Default::default(),
             effects: Vec::new(),
@@ -270,6 +272,7 @@ impl Shard {
         }
         self.settle_lost_ranges(now);
         self.begin_delays(now);
+        self.begin_copies();
         self.decide(now);
     }
 

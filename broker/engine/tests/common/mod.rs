@@ -105,7 +105,7 @@ impl Driver {
                 let table = RecordTable::Records(facts.collect());
                 self.shard.handle(self.now, Input::Records(FoundRecords { group, partition, from, table }));
             }
-            Effect::EndSubscription { .. } | Effect::Assign { .. } => {}
+            Effect::EndSubscription { .. } | Effect::Assign { .. } | Effect::CopiesWait(_) => {}
             Effect::Stopped(why) if self.may_stop => self.stopped = Some(why),
             Effect::Stopped(why) => panic!("stopped: {why}"),
         }

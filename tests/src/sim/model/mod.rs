@@ -17,6 +17,7 @@ pub(crate) use log::{LogModel, read_as_a_broker, read_batch, read_log, read_valu
 pub(crate) use queue::{Account, Dead, PartModel, SettledItem};
 pub(crate) use stream::{Committed, Member};
 
+use crate::sim::copied::{CopyPlace, DeathKey};
 use crate::sim::{Checked, ensure};
 
 /// Different keys.
@@ -195,6 +196,9 @@ pub(crate) struct Model {
     pub(crate) members: Vec<Member>,
     pub(crate) tokens: BTreeSet<LeaseToken>,
     pub(crate) producers: BTreeSet<ProducerId>,
+    /// Copies of dead letters, by what died, and by where they are: the batch that each counts as.
+    pub(crate) copies: BTreeMap<DeathKey, CopyPlace>,
+    pub(crate) copied_at: BTreeMap<CopyPlace, u64>,
     /// Messages that were accepted, by topic and id.
     pub(crate) accepted: BTreeMap<(TopicId, u8), Vec<Accepted>>,
 }

@@ -4,9 +4,9 @@ use dure_engine::{Input, Request, Settle, SettleAction, SettleItem, Subscription
 use dure_proto::{Receipt, TopicPartition, wire};
 
 use super::{Op, QUEUES, STREAMS, TOPICS};
-use crate::sim::Checked;
 use crate::sim::model::{GroupShape, SettledItem};
 use crate::sim::world::{Held, World};
+use crate::sim::{Checked, copied};
 
 /// Items of one settle request.
 const ITEMS_MAX: usize = 4;
@@ -21,6 +21,10 @@ impl World {
             backoff_first_ms: 10,
             backoff_max_ms: 200,
             hold: self.rng.u8(0..4) > 0,
+            dead_letter_topic: match self.knobs.copies_letters && name == copied::GROUP {
+                true => copied::GRAVES.to_owned(),
+                false => String::new(),
+            },
             ordering: if self.rng.bool() { wire::Ordering::Key } else { wire::Ordering::None } as i32,
             ..dure_engine::default_queue_settings()
         });

@@ -4,6 +4,7 @@ use dure_engine::{Produce, Request};
 use dure_proto::{ProducerStamp, Sequence, TopicPartition, wire};
 
 use super::{Op, TOPICS, topic_config};
+use crate::sim::copied::GRAVES;
 use crate::sim::identified::hashes;
 use crate::sim::model::{Delay, Place, Sender, Session, TopicShape};
 use crate::sim::world::World;
@@ -17,7 +18,7 @@ impl World {
     pub(super) fn create_topic(&mut self) {
         let name = self.pick(&TOPICS).to_owned();
         let partitions = self.rng.u32(1..=2);
-        let config = topic_config(&mut self.rng);
+        let config = self.config_for(&name);
         let topic = self.model.topics.entry(name.clone()).or_default();
         if topic.shape.pending.is_some() || topic.purging {
             return;
@@ -34,9 +35,18 @@ impl World {
         self.send(Request::CreateTopic(create), Op::Topic { name });
     }
 
+    /// What dead letters are copied to is not compacted, so that all of them can be counted.
+    fn config_for(&mut self, name: &str) -> wire::TopicConfig {
+        let mut config = topic_config(&mut self.rng);
+        if self.knobs.copies_letters && name == GRAVES && config.cleanup() == wire::Cleanup::Compact {
+            config.set_cleanup(wire::Cleanup::Delete);
+        }
+        config
+    }
+
     pub(super) fn alter_topic(&mut self) {
         let name = self.pick(&TOPICS).to_owned();
-        let config = topic_config(&mut self.rng);
+        let config = self.config_for(&name);
         let more = self.rng.u8(0..4) == 0;
         let Some(topic) = self.model.topics.get_mut(&name) else { return };
         let Some(now) = topic.shape.now.clone() else { return };
