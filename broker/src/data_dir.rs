@@ -13,6 +13,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use dure_engine::{DiskError, RealDisk};
+use dure_proto::KeySeed;
 use serde::{Deserialize, Serialize};
 
 /// The format that this broker reads and writes.
@@ -31,6 +32,17 @@ pub struct Format {
     pub salt: String,
     /// Number of shards, fixed when the directory was made.
     pub shards: u16,
+}
+
+impl Format {
+    fn salt(&self) -> u64 {
+        u64::from_str_radix(&self.salt, 16).expect("checked when FORMAT was read")
+    }
+
+    /// The secret under which keys and ids are numbered.
+    pub(crate) fn key_seed(&self) -> KeySeed {
+        KeySeed(self.salt())
+    }
 }
 
 /// A data directory that is ours until this is dropped.
@@ -131,7 +143,7 @@ impl DataDir {
     /// The salt as the engine takes it.
     #[must_use]
     pub fn salt(&self) -> u64 {
-        u64::from_str_radix(&self.format.salt, 16).expect("checked when FORMAT was read")
+        self.format.salt()
     }
 
     fn locked(disk: RealDisk, create: bool) -> Result<DataDir, DataDirError> {

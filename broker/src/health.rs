@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dure_engine::{Finding, Shortage, Unwritable};
+use dure_engine::{CopiesWait, Finding, Shortage, Unwritable};
 use tokio::sync::watch;
 
 /// Where the broker is in its life. It only ever moves forward.
@@ -27,6 +27,8 @@ pub struct HealthState {
     pub short: BTreeMap<u16, Shortage>,
     /// Logs of shards that the disk refuses to write, so that producing to them is refused. All else goes on.
     pub unwritable: BTreeMap<u16, Vec<Unwritable>>,
+    /// Dead letters that wait to be copied, by shard.
+    pub copies_waiting: BTreeMap<u16, Vec<CopiesWait>>,
     /// Shards whose data is damaged, and how: found at the start and by the scrubber. The rest is served.
     pub damaged: BTreeMap<u16, Damaged>,
 }
@@ -53,6 +55,7 @@ impl Health {
             stopped: Vec::new(),
             short: BTreeMap::new(),
             unwritable: BTreeMap::new(),
+            copies_waiting: BTreeMap::new(),
             damaged: BTreeMap::new(),
         };
         Health { state: watch::Sender::new(state) }
@@ -127,6 +130,38 @@ impl Health {
                 tracing::info!(topic, partition, "the partition can be written again, or is gone");
             }
             state.unwritable.retain(|_, logs| !logs.is_empty());
+        });
+    }
+
+    pub(crate) fn set_copies_waiting(&self, shard: u16, waits: Vec<CopiesWait>) {
+        self.state.send_modify(|state| {
+            let before = state.copies_waiting.insert(shard, waits).unwrap_or_default();
+            let now = &state.copies_waiting[&shard];
+            let is_in = |list: &[CopiesWait], wait: &CopiesWait| {
+                let of = |wait: &CopiesWait| (wait.group.clone(), wait.topic.clone(), wait.partition);
+                list.iter().any(|known| of(known) == of(wait))
+            };
+            for wait in now.iter().filter(|wait| !is_in(&before, wait)) {
+                let CopiesWait { group, topic, partition, to, why } = wait;
+                let partition = partition.0;
+                tracing::warn!(
+                    group,
+                    topic,
+                    partition,
+                    to,
+                    why,
+                    "dead letters wait to be copied to their topic"
+                );
+            }
+            for CopiesWait { group, topic, partition, .. } in before.iter().filter(|wait| !is_in(now, wait)) {
+                tracing::info!(
+                    group,
+                    topic,
+                    partition = partition.0,
+                    "dead letters are copied again, or are gone"
+                );
+            }
+            state.copies_waiting.retain(|_, waits| !waits.is_empty());
         });
     }
 

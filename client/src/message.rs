@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use dure_proto::wire::produce::Due;
-use dure_proto::{PRIORITY_HEADER, Priority, TTL_HEADER};
+use dure_proto::{MESSAGE_ID_HEADER, PRIORITY_HEADER, Priority, TTL_HEADER};
 
 /// A header: a name, and a value that may be absent. Names may repeat.
 pub type Header = (Bytes, Option<Bytes>);
@@ -77,6 +77,20 @@ impl Message {
         self
     }
 
+    /// Gives it an id, of 1 to 256 bytes. Of messages with one id that a topic is sent within its window (`dedup-window`, by
+    /// default 2 min), whoever sends them to whichever partition, the first one is appended; the others are answered
+    /// with its offset, see [`Ack::duplicate`]. Carried by the header `dure-message-id`.
+    ///
+    /// ```
+    /// let order = dure_client::Message::new("2 loaves").key("customer-7").id("order-4711");
+    /// ```
+    #[must_use]
+    pub fn id(mut self, id: impl Into<Bytes>) -> Message {
+        self.headers.retain(|(name, _)| name != MESSAGE_ID_HEADER);
+        self.headers.push((MESSAGE_ID_HEADER.into(), Some(id.into())));
+        self
+    }
+
     /// Sends it to this partition, whatever the key says.
     #[must_use]
     pub fn partition(mut self, partition: u32) -> Message {
@@ -129,6 +143,9 @@ pub struct Ack {
     pub offset: Option<u64>,
     /// When the broker appended it, in milliseconds since the epoch; of one that waits, when it is due.
     pub append_time_ms: u64,
+    /// Nothing was appended, since a message with this [id](Message::id) had been accepted before: partition and offset are
+    /// that one's, and the offset is `None` if it waits, or has waited, until it was due.
+    pub duplicate: bool,
 }
 
 /// A message read from a stream. Serializes as in `dure consume -o json`.

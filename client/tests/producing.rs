@@ -27,7 +27,7 @@ fn values(frame: &Frame) -> Vec<String> {
 }
 
 async fn append(conn: &mut Conn, frame: &Frame, base_offset: u64) {
-    let reply = wire::ProduceReply { base_offset, append_time_ms: 42, due_ms: None };
+    let reply = wire::ProduceReply { base_offset, append_time_ms: 42, due_ms: None, duplicates: Vec::new() };
     conn.reply(frame, Body::ProduceReply(reply)).await;
 }
 

@@ -16,6 +16,7 @@ fn envelope(correlation: u64) -> Envelope {
         record_bytes_max: 500,
         all_keyed: false,
         expiring: false,
+        identified: false,
         due: None,
     };
     Envelope { correlation, body: Some(Body::Produce(produce)) }

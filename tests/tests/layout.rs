@@ -19,7 +19,7 @@ const CRATES: [(&str, &str, &[&str]); 5] = [
 ];
 
 /// Rooms of the engine, and the rooms of which they may not know. What is missing here is shared by all.
-const ROOMS: [(&str, &[&str]); 9] = [
+const ROOMS: [(&str, &[&str]); 10] = [
     (
         "disk",
         &[
@@ -42,6 +42,7 @@ const ROOMS: [(&str, &[&str]); 9] = [
     ),
     ("catalogue", &["journal", "log", "disk", "shard", "checkpoint"]),
     ("producers", &["journal", "log", "disk", "shard", "checkpoint"]),
+    ("dedup", &["journal", "log", "disk", "shard", "checkpoint", "catalogue", "queue_group", "stream_group"]),
     ("delay", &["journal", "log", "disk", "shard", "checkpoint", "catalogue", "queue_group", "stream_group"]),
     ("queue_group", &["journal", "log", "disk", "shard", "checkpoint"]),
     ("stream_group", &["journal", "log", "disk", "shard", "checkpoint"]),

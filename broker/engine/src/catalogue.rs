@@ -27,6 +27,18 @@ const COMPACT_AFTER_MS_MIN: u64 = 100;
 /// What one record may have at most: a batch of it alone has to fit into the largest batch.
 pub const MESSAGE_BYTES_MAX: u32 = (BATCH_BYTES_MAX - (64 << 10)) as u32;
 
+/// How long a message id is remembered where nothing else is said,
+const DEDUP_WINDOW_MS: u64 = 2 * 60_000;
+/// and what can be said.
+const DEDUP_WINDOW_MS_MIN: u64 = 1_000;
+const DEDUP_WINDOW_MS_MAX: u64 = 24 * 3_600_000;
+
+/// How long a topic remembers the ids of its messages; 0: it does not. Topics that were made before there were ids have
+/// the default.
+pub(crate) fn dedup_window_ms(config: &TopicConfig) -> u64 {
+    config.dedup_window_ms.unwrap_or(DEDUP_WINDOW_MS)
+}
+
 /// The settings of a topic for which nobody says otherwise.
 #[must_use]
 pub fn default_topic_config() -> TopicConfig {
@@ -40,6 +52,7 @@ pub fn default_topic_config() -> TopicConfig {
         message_bytes_max: 1 << 20,
         tombstone_retention_ms: 24 * 3_600_000,
         compact_after_ms: 10 * 60_000,
+        dedup_window_ms: Some(DEDUP_WINDOW_MS),
     }
 }
 
@@ -418,6 +431,7 @@ fn complete(config: Option<&TopicConfig>) -> Result<TopicConfig, RequestError> {
         message_bytes_max: or(config.message_bytes_max.into(), default.message_bytes_max.into()) as u32,
         tombstone_retention_ms: or(config.tombstone_retention_ms, default.tombstone_retention_ms),
         compact_after_ms: or(config.compact_after_ms, default.compact_after_ms),
+        dedup_window_ms: config.dedup_window_ms.or(default.dedup_window_ms),
         ..*config
     };
     let fail = |what: String| Err(RequestError::Invalid(what));
@@ -444,6 +458,13 @@ fn complete(config: Option<&TopicConfig>) -> Result<TopicConfig, RequestError> {
         return fail(format!(
             "compact-after {} ms is out of bounds: at least {COMPACT_AFTER_MS_MIN} ms",
             complete.compact_after_ms
+        ));
+    }
+    let window_ms = dedup_window_ms(&complete);
+    if window_ms != 0 && !(DEDUP_WINDOW_MS_MIN..=DEDUP_WINDOW_MS_MAX).contains(&window_ms) {
+        return fail(format!(
+            "dedup-window {window_ms} ms is out of bounds: 0 to remember no ids, or {DEDUP_WINDOW_MS_MIN} to \
+             {DEDUP_WINDOW_MS_MAX} ms"
         ));
     }
     if wire::Cleanup::try_from(complete.cleanup).is_err() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dure_proto::{GroupId, KeySeed, LeaseToken, Offset, TopicPartition, wire};
+use dure_proto::{GroupId, KeySeed, LeaseToken, Offset, PartitionId, TopicPartition, wire};
 
 use crate::catalogue::TopicTable;
 use crate::finding::Finding;
@@ -117,6 +117,8 @@ pub enum Effect {
     Shortage(Option<Shortage>),
     /// All the logs that the disk refuses to write: sent whenever that changed. Producing to them is refused.
     Unwritable(Vec<Unwritable>),
+    /// All the partitions whose dead letters wait to be copied to their group's dead-letter topic: sent whenever that changed.
+    CopiesWait(Vec<CopiesWait>),
     /// A pass of compaction failed.
     CompactionFailed(CompactionFailed),
     /// Look at the records from an offset on, as many as are at hand, and send back as [`Input::Records`] what is to be
@@ -183,6 +185,21 @@ pub struct Unwritable {
     pub from: Offset,
     /// What the disk said.
     pub what: String,
+}
+
+/// Dead letters of one partition that their group's dead-letter topic does not take. They are tried again each second.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopiesWait {
+    /// The group's name.
+    pub group: String,
+    /// The name of the topic that they are of.
+    pub topic: String,
+    /// Its partition.
+    pub partition: PartitionId,
+    /// The topic that they are to be copied to.
+    pub to: String,
+    /// Why it does not take them.
+    pub why: String,
 }
 
 /// Messages leased.

@@ -19,6 +19,7 @@ use dure_proto::{
     BatchHeader, BatchLimits, CommitSeq, ENTRY_HEADER_BYTES, EntryHeader, Epoch, Offset, PartitionId,
     Records, ShardId, TopicId, TopicPartition,
 };
+use prost::Message;
 use roaring::RoaringTreemap;
 
 use crate::disk::{Disk, RealDisk};
@@ -227,7 +228,8 @@ fn events_are_as_they_were() {
 /// What delayed messages added: the topic of a delay log, and what is done with of one.
 fn delay_events() -> Vec<event::Event> {
     let delayed_of = Some(journal::DelayLog { topic: 3, horizon_ms: 3_600_000 });
-    let batch = ProducedBatch { sequence: 99, records: 4, offset: 1_096, delayed: true };
+    let batch =
+        ProducedBatch { sequence: 99, records: 4, offset: 1_096, delayed: true, ..Default::default() };
     vec![
         event::Event::TopicCreated(TopicCreated { delayed_of, ..topic(4, None) }),
         event::Event::ProducerSeen(journal::ProducerSeen {
@@ -279,6 +281,98 @@ fn the_checkpoint_of_a_delay_log_is_as_it_was() {
     let restored = State::restore(&kept, NOW).expect("restores");
     assert_eq!(restored.snapshot(NOW).logs, kept.logs);
     assert_eq!(restored.scheduled(TopicId(3)), 2 * 96);
+}
+
+/// What ids of messages added: two that were accepted, one of them to wait; that some are forgotten; and what was a duplicate
+/// of a session's batch.
+fn id_events() -> Vec<event::Event> {
+    let duplicates = vec![
+        wire::Duplicates { index: 1, count: 2, partition: 0, offset: Some(77), ..Default::default() },
+        wire::Duplicates { index: 3, count: 1, partition: 1, offset: None, ..Default::default() },
+    ];
+    let batch =
+        ProducedBatch { sequence: 99, records: 4, offset: 1_096, duplicates, ..ProducedBatch::default() };
+    let ids = |offset, at_ms, ids: &[u128]| journal::MessageIds {
+        topic: 3,
+        partition: 1,
+        offset,
+        at_ms,
+        ids: ids.iter().flat_map(|id| id.to_le_bytes()).collect(),
+        ..Default::default()
+    };
+    vec![
+        event::Event::MessageIds(ids(Some(1_096), 90_000, &[0x0102_0304 << 96, 7])),
+        event::Event::MessageIds(ids(None, 90_001, &[8])),
+        event::Event::ProducerSeen(journal::ProducerSeen {
+            topic: 3,
+            partition: 1,
+            producer: (2 << 32) | 5,
+            epoch: 1,
+            wall_ms: 1_700_000_000_800,
+            batch: Some(batch),
+            ..Default::default()
+        }),
+        event::Event::MessageIdsExpired(journal::MessageIdsExpired {
+            topic: 3,
+            before_ms: 60_000,
+            at_ms: 180_000,
+            ..Default::default()
+        }),
+    ]
+}
+
+#[test]
+fn events_of_message_ids_are_as_they_were() {
+    let mut builder = CommitBuilder::reuse(Vec::new());
+    for event in id_events() {
+        builder.push_event(&Event { event: Some(event) });
+    }
+    let (bytes, _) = builder.finish(&stamp(false));
+    check("events-v1-ids.hex", unpadded(&bytes));
+    let kept = entries(&fixture("events-v1-ids.hex")).into_iter().map(|entry| match entry {
+        JournalEntry::Event(event) => event.event.expect("a known kind"),
+        JournalEntry::Batch { .. } => panic!("only events were written"),
+    });
+    assert_eq!(kept.collect::<Vec<_>>(), id_events());
+}
+
+#[test]
+fn the_checkpoint_of_message_ids_is_as_it_was() {
+    let ids = id_events().into_iter().filter_map(|event| match event {
+        event::Event::MessageIds(ids) => Some(ids),
+        _ => None,
+    });
+    let checkpoint = Checkpoint {
+        seq: 5,
+        id_clock_ms: 90_500,
+        message_ids: ids.collect(),
+        topics: vec![TopicSnapshot { topic: Some(topic(3, None)), ..Default::default() }],
+        ..Checkpoint::default()
+    };
+    check("checkpoint-v1-ids.hex", &crate::checkpoint::encode(&checkpoint));
+    let kept = crate::checkpoint::decode(&fixture("checkpoint-v1-ids.hex")).expect("decodes");
+    let restored = State::restore(&kept, NOW).expect("restores");
+    assert_eq!(restored.snapshot(NOW).message_ids, kept.message_ids);
+    assert_eq!((restored.dedup.len(), restored.dedup.clock_ms()), (3, 90_500));
+}
+
+/// What named dead-letter topics added: how far letters are copied, in an event and in a checkpoint.
+#[test]
+fn what_is_copied_is_as_it_was() {
+    let copied = journal::LettersCopied { upto: 7, ..Default::default() };
+    let copied = QueueEvent { event: Some(queue_event::Event::LettersCopied(copied)) };
+    let events = journal::QueueEvents {
+        group: 11,
+        topic: 3,
+        partition: 1,
+        events: vec![copied],
+        ..Default::default()
+    };
+    let event = Event { event: Some(event::Event::Queue(events)) };
+    check("event-v1-copied.hex", &event.encode_to_vec());
+    let table =
+        QueueSnapshot { topic: 3, partition: 1, floor: 1_000, letters_copied: 7, ..Default::default() };
+    check("queue-v1-copied.hex", &table.encode_to_vec());
 }
 
 fn created_in(event: event::Event) -> Option<TopicCreated> {

@@ -13,7 +13,7 @@ use crate::disk::{Disk, DiskError, DiskOp, DiskResult, FileRef, SyncFailed};
 use crate::journal::OpenPiece;
 use crate::log::{Cursor, LogView, ReadError, ReadOutcome, Wait};
 use crate::mutant::{self, Mutant};
-use crate::shard::{DelayRead, DelayScan, Sweep};
+use crate::shard::{DelayRead, DelayScan, LetterRead, Sweep};
 
 /// A piece of disk work.
 pub struct DiskJob(pub(crate) Job);
@@ -63,6 +63,7 @@ pub(crate) enum Job {
     },
     ReadDelayed(DelayRead),
     FindDelayed(DelayScan),
+    ReadLetters(LetterRead),
     CheckSpace,
     /// One step of a pass, which comes back with its outcome. A sync of a directory that fails in it is noted at once:
     /// whoever syncs it next is not told.
@@ -88,6 +89,7 @@ pub(crate) enum Done {
     Scrubbed(ScrubRead),
     DelayedRead(DelayRead),
     DelayedFound(DelayScan),
+    LettersRead(LetterRead),
     /// The disk had no room: nothing of it counts, and it can be run again as it is.
     NoRoom {
         job: Job,
@@ -113,7 +115,7 @@ impl DiskJob {
     pub fn kind(&self) -> JobKind {
         match self.0 {
             Job::WriteCommit { .. } => JobKind::Commit,
-            Job::ReadDelayed(_) | Job::FindDelayed(_) => JobKind::Read,
+            Job::ReadDelayed(_) | Job::FindDelayed(_) | Job::ReadLetters(_) => JobKind::Read,
             Job::Scrub { .. } => JobKind::Idle,
             _ => JobKind::Background,
         }
@@ -150,6 +152,7 @@ impl DiskJob {
             }
             Job::ReadDelayed(read) => return JobDone(Done::DelayedRead(read.run())),
             Job::FindDelayed(scan) => return JobDone(Done::DelayedFound(scan.run())),
+            Job::ReadLetters(read) => return JobDone(Done::LettersRead(read.run())),
             job => job,
         };
         let done = job.run(disk);
@@ -181,7 +184,7 @@ impl Job {
                 Done::Scrubbed(scrub(view, cursor.clone(), *bytes_max, *wait))
             }
             Job::CheckSpace => Done::Space(disk.available_bytes()),
-            Job::Compact(..) | Job::ReadDelayed(_) | Job::FindDelayed(_) => {
+            Job::Compact(..) | Job::ReadDelayed(_) | Job::FindDelayed(_) | Job::ReadLetters(_) => {
                 unreachable!("what is taken along by value")
             }
         }
@@ -257,6 +260,7 @@ impl fmt::Debug for DiskJob {
             Job::Compact(pass, _) => write!(f, "Compact({pass:?})"),
             Job::ReadDelayed(read) => write!(f, "ReadDelayed({read:?})"),
             Job::FindDelayed(scan) => write!(f, "FindDelayed({scan:?})"),
+            Job::ReadLetters(read) => write!(f, "ReadLetters({read:?})"),
         }
     }
 }
@@ -275,6 +279,7 @@ impl fmt::Debug for JobDone {
             Done::Scrubbed(read) => write!(f, "Scrubbed({}, {} bytes)", read.partition, read.bytes),
             Done::DelayedRead(read) => write!(f, "DelayedRead({read:?})"),
             Done::DelayedFound(scan) => write!(f, "DelayedFound({scan:?})"),
+            Done::LettersRead(read) => write!(f, "LettersRead({read:?})"),
             Done::NoRoom { error, .. } => write!(f, "NoRoom({error})"),
         }
     }

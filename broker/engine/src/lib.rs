@@ -7,6 +7,7 @@ mod backup;
 mod catalogue;
 mod checkpoint;
 mod compaction;
+mod dedup;
 mod delay;
 mod disk;
 mod effect;
@@ -48,7 +49,10 @@ pub use effect::*;
 pub use finding::Finding;
 pub use inspect::{DumpError, DumpLine, KafkaDump, VerifyReport, dump, dump_kafka, rebuild_indexes, verify};
 pub use job::{DiskJob, JobDone, JobKind};
-pub use letter::{LetterError, letter_batch};
+pub use letter::{
+    DEAD_ATTEMPTS_HEADER, DEAD_GROUP_HEADER, DEAD_OFFSET_HEADER, DEAD_PARTITION_HEADER, DEAD_REASON_HEADER,
+    DEAD_TIME_HEADER, DEAD_TOPIC_HEADER, LetterError, letter_batch,
+};
 pub use log::{Cursor, LogView, ReadError, ReadOutcome, Wait};
 #[cfg(feature = "mutants")]
 pub use mutant::{Mutant, activate};

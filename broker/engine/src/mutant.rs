@@ -139,6 +139,10 @@ mutants! {
         DeadLetterOneTooLate,
         /// a dead letter and its settling are two commits
         DeadLetterInTwoCommits,
+        /// the copy of a dead letter and its note are two commits
+        CopiedInTwoCommits,
+        /// how far dead letters are copied is missing in a checkpoint
+        CopiedNotKept,
         /// a gap below what was settled last is settled too
         SettledSetLosesGap,
         /// a receipt counts though its message was leased anew
@@ -177,6 +181,14 @@ mutants! {
         EnteredNotKept,
         /// a session forgets what it sent to wait
         DelayedNotRemembered,
+    }
+    "message ids" {
+        /// ids are missing in the checkpoint
+        IdsNotKept,
+        /// an id is known by another commit than its message
+        IdsInTwoCommits,
+        /// windows go by the wall clock
+        IdsByWallClock,
     }
     "stream group" {
         /// a committed offset goes back

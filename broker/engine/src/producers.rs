@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use dure_proto::journal::{ProducedBatch, ProducerSnapshot};
-use dure_proto::{Offset, ProducerId, ProducerStamp, TopicPartition};
+use dure_proto::{ProducerId, ProducerStamp, TopicPartition};
 
 use crate::mutant::{self, Mutant};
 use crate::request::RequestError;
@@ -15,18 +15,21 @@ use crate::request::RequestError;
 const BATCHES_REMEMBERED: usize = 5;
 /// Sessions remembered per partition; the one unseen for longest is forgotten first.
 const SESSIONS_MAX: usize = 4096;
+/// Runs of duplicates that are remembered per partition with the batches that they were in; at it, the session unseen for
+/// longest is forgotten as well.
+const DUPLICATES_MAX: usize = 1 << 16;
 /// Sequence numbers wrap here.
 const SEQUENCES: u32 = 1 << 31;
 
 /// What a batch is to a log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Admission {
     New,
-    /// It was appended before, at this offset; `None` where it waits, or has waited, in a delay log.
-    Duplicate(Option<Offset>),
+    /// It was taken before.
+    Known(ProducedBatch),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Session {
     epoch: u16,
     seen_wall_ms: u64,
@@ -34,8 +37,14 @@ struct Session {
     batches: VecDeque<ProducedBatch>,
 }
 
+impl Session {
+    fn duplicates(&self) -> usize {
+        self.batches.iter().map(|batch| batch.duplicates.len()).sum()
+    }
+}
+
 /// The sessions that produced to one partition.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Producers {
     sessions: BTreeMap<ProducerId, Session>,
 }
@@ -46,7 +55,7 @@ impl Producers {
             let session = Session {
                 epoch: s.epoch as u16,
                 seen_wall_ms: s.seen_wall_ms,
-                batches: s.batches.iter().copied().collect(),
+                batches: s.batches.iter().cloned().collect(),
             };
             (ProducerId(s.producer), session)
         };
@@ -58,7 +67,7 @@ impl Producers {
             producer: id.0,
             epoch: session.epoch.into(),
             seen_wall_ms: session.seen_wall_ms,
-            batches: session.batches.iter().copied().collect(),
+            batches: session.batches.iter().cloned().collect(),
         };
         self.sessions.iter().map(snapshot).collect()
     }
@@ -91,7 +100,7 @@ impl Producers {
         }
         let known = session.batches.iter().find(|b| b.sequence == stamp.sequence.0 && b.records == records);
         if let Some(batch) = known {
-            return Ok(Admission::Duplicate((!batch.delayed).then_some(Offset(batch.offset))));
+            return Ok(Admission::Known(batch.clone()));
         }
         let last = session.batches.back().expect("a session has a batch");
         let expected = last.sequence.wrapping_add(last.records) % SEQUENCES;
@@ -114,13 +123,21 @@ impl Producers {
         while session.batches.len() >= remembered {
             session.batches.pop_front();
         }
+        let has_duplicates = !batch.duplicates.is_empty();
         session.seen_wall_ms = wall_ms;
         session.batches.push_back(batch);
-        if self.sessions.len() > SESSIONS_MAX {
-            let oldest = self.sessions.iter().min_by_key(|(_, session)| session.seen_wall_ms);
-            let oldest = *oldest.expect("not empty").0;
-            self.sessions.remove(&oldest);
+        let mut duplicates = if has_duplicates { self.duplicates() } else { 0 };
+        while self.sessions.len() > SESSIONS_MAX || (duplicates > DUPLICATES_MAX && self.sessions.len() > 1) {
+            let others = self.sessions.iter().filter(|(id, _)| **id != stamp.producer);
+            let oldest = others.min_by_key(|(_, session)| session.seen_wall_ms);
+            let oldest = *oldest.expect("there is another one").0;
+            let forgotten = self.sessions.remove(&oldest);
+            duplicates -= forgotten.map_or(0, |session| session.duplicates()).min(duplicates);
         }
+    }
+
+    fn duplicates(&self) -> usize {
+        self.sessions.values().map(Session::duplicates).sum()
     }
 }
 
@@ -137,7 +154,7 @@ mod tests {
     }
 
     fn batch(sequence: u32, records: u32, offset: u64) -> ProducedBatch {
-        ProducedBatch { sequence, records, offset, delayed: false }
+        ProducedBatch { sequence, records, offset, ..ProducedBatch::default() }
     }
 
     #[test]
@@ -147,8 +164,8 @@ mod tests {
             assert_eq!(producers.admit(P, &stamp(i * 10), 10), Ok(Admission::New));
             producers.apply(&stamp(i * 10), batch(i * 10, 10, 100 + u64::from(i)), 0);
         }
-        assert_eq!(producers.admit(P, &stamp(50), 10), Ok(Admission::Duplicate(Some(Offset(105)))));
-        assert_eq!(producers.admit(P, &stamp(10), 10), Ok(Admission::Duplicate(Some(Offset(101)))));
+        assert_eq!(producers.admit(P, &stamp(50), 10), Ok(Admission::Known(batch(50, 10, 105))));
+        assert_eq!(producers.admit(P, &stamp(10), 10), Ok(Admission::Known(batch(10, 10, 101))));
         assert!(matches!(producers.admit(P, &stamp(0), 10), Err(RequestError::OutOfOrderSequence { .. })));
         assert!(matches!(producers.admit(P, &stamp(70), 10), Err(RequestError::OutOfOrderSequence { .. })));
         assert_eq!(Producers::restore(&producers.snapshot()), producers);

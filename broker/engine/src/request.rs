@@ -6,7 +6,7 @@ use crate::queue_group::Sent;
 use crate::topic_pattern::PatternError;
 use bytes::Bytes;
 use dure_proto::wire::{self, ErrorCode, Retry};
-use dure_proto::{Offset, PartitionId, ProducerId, Receipt, TopicId, TopicPartition};
+use dure_proto::{IdHash, Offset, PartitionId, ProducerId, Receipt, TopicId, TopicPartition};
 
 /// A connection, numbered by the listener; never used again within a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -145,6 +145,8 @@ pub struct Produce {
     pub record_bytes_max: u32,
     /// Whether any record expires.
     pub expiring: bool,
+    /// The id of each record, as far as it has one; empty if none has.
+    pub ids: Vec<Option<IdHash>>,
 }
 
 /// Where a group's cursor goes.
@@ -233,11 +235,15 @@ pub enum Response {
         base_offset: Offset,
         /// The broker's time of append.
         append_time_ms: u64,
+        /// Records of it that were not appended; the others have contiguous offsets.
+        duplicates: Vec<wire::Duplicates>,
     },
     /// The batch is durable, and waits: it gets its offset when it is due.
     Scheduled {
         /// When that is, in milliseconds since the Unix epoch.
         due_ms: u64,
+        /// Records of it that do not wait, since others with their ids were accepted before.
+        duplicates: Vec<wire::Duplicates>,
     },
     /// The descriptions asked for.
     Groups(Vec<wire::GroupDescription>),

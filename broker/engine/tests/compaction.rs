@@ -53,6 +53,7 @@ fn request(partition: TopicPartition, records: &[Said], compression: Compression
         all_keyed: true,
         record_bytes_max: 4_000,
         expiring: false,
+        ids: Vec::new(),
     })
 }
 

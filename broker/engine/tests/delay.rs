@@ -32,7 +32,7 @@ fn open(disk: DiskRef, now: Now) -> Driver {
 fn later(driver: &mut Driver, partition: TopicPartition, value: &str, delay_ms: u64) {
     let due_ms = driver.now.wall_ms + delay_ms;
     let answer = driver.produce_later(partition, batch(&[value]), Due::After(delay_ms));
-    assert!(matches!(answer, Ok(Response::Scheduled { due_ms: at }) if at == due_ms), "{answer:?}");
+    assert!(matches!(answer, Ok(Response::Scheduled { due_ms: at, .. }) if at == due_ms), "{answer:?}");
 }
 
 fn shut_down(mut driver: Driver) {
@@ -218,6 +218,7 @@ fn a_retry_is_known_while_it_waits_and_after_it_has_entered() {
         all_keyed: false,
         record_bytes_max: 9,
         expiring: false,
+        ids: Vec::new(),
     };
     let answer = driver.ask(Request::Produce(produce.clone()));
     assert!(matches!(answer, Ok(Response::Produced { base_offset: Offset(0), .. })), "{answer:?}");
@@ -351,6 +352,7 @@ fn what_is_found_after_a_restart_enters_whatever_the_session_that_sent_it_does_m
             all_keyed: false,
             record_bytes_max: 9,
             expiring: false,
+            ids: Vec::new(),
         };
         driver.ask(Request::Produce(produce)).expect("produced");
     }

@@ -151,6 +151,7 @@ fn the_image_of_an_entry_inside_a_damaged_message_is_not_delivered() {
         all_keyed: false,
         record_bytes_max: 1_000,
         expiring: false,
+        ids: Vec::new(),
     };
     driver.produce(photos, &["first"]).expect("produced");
     driver.ask(Request::Produce(produce)).expect("produced");

@@ -36,8 +36,15 @@ fn produce(driver: &mut Driver, partition: TopicPartition, segments: usize, time
         let mut builder = BatchBuilder::new(Compression::None);
         builder.push(None, Some(&[7; RECORD_BYTES]), &[], timestamp_ms).expect("fits");
         let (batch, record_bytes_max): (Bytes, u32) = (builder.build(None), RECORD_BYTES as u32);
-        let produce =
-            Produce { partition, batch, keyed: false, all_keyed: false, record_bytes_max, expiring: false };
+        let produce = Produce {
+            partition,
+            batch,
+            keyed: false,
+            all_keyed: false,
+            record_bytes_max,
+            expiring: false,
+            ids: Vec::new(),
+        };
         driver.ask(Request::Produce(produce)).expect("produced");
     }
 }

@@ -149,6 +149,7 @@ fn keys_are_kept_in_order_and_a_restart_looks_at_the_records_again() {
         all_keyed: false,
         record_bytes_max: 6,
         expiring: false,
+        ids: Vec::new(),
     };
     driver.ask(Request::Produce(produce)).expect("produced");
     let offsets = |leases: &[LeaseGrant]| leases.iter().map(|lease| lease.offset.0).collect::<Vec<_>>();
@@ -236,6 +237,7 @@ fn a_commit_that_is_written_after_the_one_before_it_failed_comes_to_nothing() {
             all_keyed: false,
             record_bytes_max: 10,
             expiring: false,
+            ids: Vec::new(),
         };
         let reply_to = ReplyTo { connection: ConnectionId(1), correlation };
         shard.handle(START, Input::Request { reply_to, request: Request::Produce(produce) });

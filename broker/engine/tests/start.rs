@@ -294,6 +294,7 @@ fn a_failed_sync_is_not_called_again_for_the_commit_beside_it() {
             keyed: false,
             all_keyed: false,
             expiring: false,
+            ids: Vec::new(),
             record_bytes_max: 10,
         };
         let reply_to = ReplyTo { connection: ConnectionId(1), correlation };

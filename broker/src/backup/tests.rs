@@ -142,6 +142,7 @@ fn plan(disk: &SimDisk) -> BackupPlan {
             keyed: false,
             all_keyed: false,
             expiring: false,
+            ids: Vec::new(),
             record_bytes_max: 3_000,
         };
         ask(Request::Produce(produce));

@@ -95,7 +95,9 @@ struct QueueArgs {
     /// at least the next 4,096, and one is that which has waited longest [default: none].
     #[arg(long, value_name = "none|key|priority", hide_possible_values = true)]
     ordering: Option<Order>,
-    /// Dead letters are copied to this topic.
+    /// Dead letters are copied to this topic, each once, with headers that say why it died, after how many attempts, in which
+    /// group, where it is from and when (`dure-dead-reason`, `dure-dead-attempts`, …). They stay in `dure dlq`, too, the
+    /// last 65,536 of a partition. It must be there, and not be one that the group works.
     #[arg(long, value_name = "TOPIC")]
     dead_letter: Option<String>,
     /// Whether what is not settled is held against retention [default: yes].
@@ -351,7 +353,15 @@ fn partitions(group: &GroupDescription) -> String {
         let why = row.full.as_ref()?;
         Some(format!("\n{}/{} grants nothing fresh: {why}\n", row.topic, row.partition))
     });
-    table.render("no partitions") + &full.collect::<String>()
+    let waiting = group.partitions.iter().filter_map(|row| {
+        let (why, letters) = (row.copies_wait.as_ref()?, units::counted(row.uncopied, "dead letter"));
+        Some(format!(
+            "\n{}/{}: {letters} not in the dead-letter topic yet: {why}\n",
+            row.topic, row.partition
+        ))
+    });
+    let notes: String = full.chain(waiting).collect();
+    table.render("no partitions") + &notes
 }
 
 async fn seek(args: SeekArgs) -> Outcome {

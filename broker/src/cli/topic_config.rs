@@ -11,7 +11,7 @@ use super::args;
 use super::failure::{Failure, Outcome};
 
 /// The names of `--config NAME=VALUE`, which are those of the flags.
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 9] = [
     "retention-time",
     "retention-size",
     "segment-size",
@@ -20,6 +20,7 @@ const NAMES: [&str; 8] = [
     "max-message",
     "tombstone-retention",
     "compact-after",
+    "dedup-window",
 ];
 /// Written where a limit is not wanted.
 const NO_LIMIT: &str = "none";
@@ -56,6 +57,10 @@ pub(super) struct TopicConfigArgs {
     /// Compacted topics: how long a message waits at most, about, until compaction looks at it [default: 10m].
     #[arg(long, value_name = "DURATION", value_parser = args::duration)]
     compact_after: Option<Duration>,
+    /// How long the ids of messages are remembered, of which a second one is not appended: 1s to 24h, or 0s not to
+    /// [default: 2m].
+    #[arg(long, value_name = "DURATION", value_parser = args::duration)]
+    dedup_window: Option<Duration>,
     /// The same by name, as in `--config retention-time=7d`.
     #[arg(long = "config", value_name = "NAME=VALUE", value_parser = args::pair)]
     pairs: Vec<(String, String)>,
@@ -85,6 +90,7 @@ impl TopicConfigArgs {
             max_message,
             tombstone_retention,
             compact_after,
+            dedup_window,
             pairs,
         } = self;
         retention_time.is_none()
@@ -95,6 +101,7 @@ impl TopicConfigArgs {
             && max_message.is_none()
             && tombstone_retention.is_none()
             && compact_after.is_none()
+            && dedup_window.is_none()
             && pairs.is_empty()
     }
 
@@ -129,6 +136,9 @@ impl TopicConfigArgs {
         if let Some(time) = self.compact_after.or(given.compact_after) {
             config.compact_after = time;
         }
+        if let Some(time) = self.dedup_window.or(given.dedup_window) {
+            config.dedup_window = time;
+        }
         Ok(())
     }
 
@@ -143,6 +153,7 @@ impl TopicConfigArgs {
             "max-message" => self.max_message = Some(args::size(value).map_err(in_pair)?),
             "tombstone-retention" => self.tombstone_retention = Some(args::duration(value).map_err(in_pair)?),
             "compact-after" => self.compact_after = Some(args::duration(value).map_err(in_pair)?),
+            "dedup-window" => self.dedup_window = Some(args::duration(value).map_err(in_pair)?),
             other => {
                 let near = nearest(other, NAMES.into_iter()).unwrap_or_default();
                 return Err(format!("--config: unknown setting `{other}`: did you mean `{near}`?"));
@@ -153,7 +164,7 @@ impl TopicConfigArgs {
 }
 
 /// The configuration as it would be typed.
-pub(super) fn shown(config: &TopicConfig) -> [(&'static str, String); 8] {
+pub(super) fn shown(config: &TopicConfig) -> [(&'static str, String); 9] {
     let values = [
         config.retention.map_or(NO_LIMIT.to_owned(), show_duration),
         config.retention_bytes.map_or(NO_LIMIT.to_owned(), show_size),
@@ -163,6 +174,7 @@ pub(super) fn shown(config: &TopicConfig) -> [(&'static str, String); 8] {
         show_size(config.message_bytes_max.into()),
         show_duration(config.tombstone_retention),
         show_duration(config.compact_after),
+        show_duration(config.dedup_window),
     ];
     let mut names = NAMES.into_iter();
     values.map(|value| (names.next().expect("as many names as values"), value))

@@ -41,6 +41,7 @@ struct GroupFigures {
     delayed: u64,
     dead: u64,
     expired: u64,
+    uncopied: u64,
     /// Partitions in which it is at one of its bounds.
     full: u64,
     lag: u64,
@@ -110,6 +111,7 @@ fn figures_of(group: wire::GroupDescription) -> GroupFigures {
         delayed: sum(|p| p.delayed),
         dead: sum(|p| p.dead),
         expired: sum(|p| p.expired),
+        uncopied: sum(|p| p.uncopied),
         full: sum(|p| u64::from(!p.full.is_empty())),
         lag: sum(|p| p.lag),
         oldest_age_ms: group.partitions.iter().map(|p| p.oldest_age_ms).max().unwrap_or(0),
@@ -151,6 +153,9 @@ fn append_groups(groups: &[GroupFigures], text: &mut String) {
     family(text, "dure_group_leased", "Messages leased.", rows, |row| (&row.0, row.1.leased));
     family(text, "dure_group_delayed", "Messages that wait.", rows, |row| (&row.0, row.1.delayed));
     family(text, "dure_group_dead", "Dead letters.", rows, |row| (&row.0, row.1.dead));
+    family(text, "dure_group_dead_uncopied", "Dead letters not in their topic yet.", rows, |row| {
+        (&row.0, row.1.uncopied)
+    });
     family(text, "dure_group_expired", "Messages expired since the start.", rows, |row| {
         (&row.0, row.1.expired)
     });

@@ -106,6 +106,7 @@ impl Effects {
             }
             Effect::Scrubbed(scrubbed) => self.scrubbed(scrubbed),
             Effect::Shortage(shortage) => self.watched.health.set_shortage(self.shard.0, shortage),
+            Effect::CopiesWait(waits) => self.watched.health.set_copies_waiting(self.shard.0, waits),
             Effect::CompactionFailed(failed) => self.compaction_failed(&failed),
             Effect::Unwritable(logs) => self.watched.health.set_unwritable(self.shard.0, logs),
             Effect::Stopped(why) => self.watched.health.shard_stopped(self.shard.0, why),

@@ -42,12 +42,13 @@ pub(super) fn response_body(response: Response) -> Body {
             producer_id: producer.0,
             producer_epoch: epoch.into(),
         }),
-        Response::Produced { base_offset, append_time_ms } => {
+        Response::Produced { base_offset, append_time_ms, duplicates } => {
             let base_offset = base_offset.0;
-            Body::ProduceReply(wire::ProduceReply { base_offset, append_time_ms, due_ms: None })
+            Body::ProduceReply(wire::ProduceReply { base_offset, append_time_ms, due_ms: None, duplicates })
         }
-        Response::Scheduled { due_ms } => {
-            Body::ProduceReply(wire::ProduceReply { due_ms: Some(due_ms), ..wire::ProduceReply::default() })
+        Response::Scheduled { due_ms, duplicates } => {
+            let reply = wire::ProduceReply { due_ms: Some(due_ms), ..wire::ProduceReply::default() };
+            Body::ProduceReply(wire::ProduceReply { duplicates, ..reply })
         }
         Response::Groups(groups) => Body::GroupDescriptions(wire::GroupDescriptions { groups }),
         Response::Settled(results) => {

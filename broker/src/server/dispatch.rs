@@ -8,7 +8,9 @@ use bytes::Bytes;
 use dure_engine::{PATTERNS_MAX, Produce, Request, RequestError, SubscriptionId, TopicPattern};
 use dure_proto::wire::envelope::Body;
 use dure_proto::wire::{self, ErrorCode, Retry};
-use dure_proto::{BatchHeader, BatchLimits, Frame, PartitionId, TopicId, TopicPartition};
+use dure_proto::{
+    BatchHeader, BatchLimits, Frame, IdHash, PartitionId, Records, TopicId, TopicPartition, message_id,
+};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::access;
@@ -228,8 +230,20 @@ impl Connection {
         }
         self.broker.metrics.messages_in.increment(header.record_count.into());
         self.broker.metrics.bytes_in.increment(batch.len() as u64);
+        let ids = if produce.identified { self.ids(&batch)? } else { Vec::new() };
         let wire::Produce { keyed, all_keyed, record_bytes_max, expiring, .. } = *produce;
-        Ok(Produce { partition, batch, keyed, all_keyed, record_bytes_max, expiring })
+        Ok(Produce { partition, batch, keyed, all_keyed, record_bytes_max, expiring, ids })
+    }
+
+    /// The ids of a batch's records, as the shard knows them.
+    fn ids(&self, batch: &Bytes) -> Result<Vec<Option<IdHash>>, ProduceFault> {
+        let records = Records::decode(batch, &BatchLimits::identified())?;
+        let seed = self.broker.format.key_seed();
+        let id = |record: dure_proto::Record| match message_id(&record.headers) {
+            Ok(id) => Ok(id.map(|id| IdHash::of(id, seed))),
+            Err(error) => Err(RequestError::Invalid(error.to_string())),
+        };
+        records.iter().map(id).collect::<Result<_, _>>().map_err(ProduceFault::Request)
     }
 
     fn work_queue(&mut self, correlation: u64, mut work: wire::WorkQueue, room: Room) {

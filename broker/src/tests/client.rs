@@ -126,6 +126,7 @@ impl Client {
             record_bytes_max,
             all_keyed: false,
             expiring: false,
+            identified: false,
             due: None,
         };
         match self.ask_with(Body::Produce(produce), &builder.build(None)).await.0 {

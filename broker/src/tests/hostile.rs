@@ -105,6 +105,7 @@ async fn a_bad_batch_is_refused_and_the_connection_goes_on() {
             record_bytes_max,
             all_keyed: false,
             expiring: false,
+            identified: false,
             due: None,
         })
     };
@@ -161,6 +162,7 @@ async fn requests_in_flight_are_bounded_and_all_answered() {
             record_bytes_max,
             all_keyed: false,
             expiring: false,
+            identified: false,
             due: None,
         };
         client.send(1000 + n, Body::Produce(produce), &batch).await;

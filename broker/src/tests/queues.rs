@@ -184,6 +184,7 @@ async fn a_batch_that_cannot_be_decoded_goes_to_the_dead_letters_and_the_next_is
         record_bytes_max: 4,
         all_keyed: false,
         expiring: false,
+        identified: false,
         due: None,
     };
     let (Body::ProduceReply(_), _) = client.ask_with(Body::Produce(produce), &batch).await else {

@@ -131,6 +131,7 @@ async fn stopping_under_load_answers_what_is_in_flight_and_keeps_what_was_acknow
             record_bytes_max: 1000,
             all_keyed: false,
             expiring: false,
+            identified: false,
             due: None,
         })
     };

@@ -267,6 +267,10 @@ pub struct GroupPartition {
     pub full: Option<String>,
     /// When the oldest of them was due to be removed, milliseconds since 1970; `None` if nothing is held.
     pub held_since: Option<u64>,
+    /// Of `dead`: those that are not in the group's dead-letter topic yet; 0 if it has none.
+    pub uncopied: u64,
+    /// Why they wait; `None`: they do not.
+    pub copies_wait: Option<String>,
 }
 
 impl GroupDescription {
@@ -345,6 +349,8 @@ impl GroupPartition {
             service_per_s: row.service_per_s,
             bytes: row.bytes,
             full: Some(row.full).filter(|why| !why.is_empty()),
+            uncopied: row.uncopied,
+            copies_wait: Some(row.copies_wait).filter(|why| !why.is_empty()),
             held_bytes: row.held_bytes,
             held_since: row.held_since_ms,
         }

@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 use crate::stream::{Start, locate};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Of a topic that was made before there were ids of messages, too.
+const DEDUP_WINDOW: Duration = Duration::from_secs(120);
 
 /// When a message counts as acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,6 +105,8 @@ pub struct TopicConfig {
     pub tombstone_retention: Duration,
     /// Of a compacted topic: how long a message waits at most, about, until compaction looks at it.
     pub compact_after: Duration,
+    /// How long the [id of a message](crate::Message::id) is remembered, from 1 s to 24 h; zero: not at all.
+    pub dedup_window: Duration,
 }
 
 impl Default for TopicConfig {
@@ -116,13 +120,14 @@ impl Default for TopicConfig {
             message_bytes_max: 1 << 20,
             tombstone_retention: DAY,
             compact_after: Duration::from_secs(600),
+            dedup_window: DEDUP_WINDOW,
         }
     }
 }
 
 impl Serialize for TopicConfig {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut config = serializer.serialize_struct("TopicConfig", 9)?;
+        let mut config = serializer.serialize_struct("TopicConfig", 10)?;
         config.serialize_field("retention_ms", &self.retention.map(ms))?;
         config.serialize_field("retention_bytes", &self.retention_bytes)?;
         config.serialize_field("segment_bytes", &self.segment_bytes)?;
@@ -137,6 +142,7 @@ impl Serialize for TopicConfig {
         config.serialize_field("message_bytes_max", &self.message_bytes_max)?;
         config.serialize_field("tombstone_retention_ms", &ms(self.tombstone_retention))?;
         config.serialize_field("compact_after_ms", &ms(self.compact_after))?;
+        config.serialize_field("dedup_window_ms", &ms(self.dedup_window))?;
         config.end()
     }
 }
@@ -167,6 +173,7 @@ impl TopicConfig {
             message_bytes_max: self.message_bytes_max,
             tombstone_retention_ms: ms(self.tombstone_retention),
             compact_after_ms: ms(self.compact_after),
+            dedup_window_ms: Some(ms(self.dedup_window)),
         }
     }
 
@@ -188,6 +195,7 @@ impl TopicConfig {
             message_bytes_max: config.message_bytes_max,
             tombstone_retention: Duration::from_millis(config.tombstone_retention_ms),
             compact_after: Duration::from_millis(config.compact_after_ms),
+            dedup_window: config.dedup_window_ms.map_or(DEDUP_WINDOW, Duration::from_millis),
         }
     }
 }

@@ -63,6 +63,7 @@ impl Producer {
     pub async fn enqueue(&self, message: Message) -> Result<Delivery> {
         let topic = &self.handle.topic;
         let partition = self.partition_of(&message)?;
+        dure_proto::message_id(&message.headers).map_err(|error| Error::invalid(error.to_string()))?;
         let bytes = message.bytes();
         let bytes_max = topic.message_bytes_max as usize;
         if bytes_max > 0 && bytes > bytes_max {

@@ -11,7 +11,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::accumulator::{Accumulator, OpenBatch, Taken};
-use super::delivery::Appended;
+use super::delivery::{Appended, Duplicates};
 use super::line::{Entry, Finished, Line};
 use crate::client::{Client, Retries, TopicInfo, unexpected};
 use crate::connection::{Connection, Reply};
@@ -165,7 +165,8 @@ impl Sender {
         self.ensure_session(partition, batch.deadline).await;
         let OpenBatch { builder, reply, reserved, deadline, due, .. } = batch;
         let records = builder.len() as u32;
-        let (keyed, all_keyed, expiring) = (builder.keyed(), builder.all_keyed(), builder.expiring());
+        let (keyed, all_keyed) = (builder.keyed(), builder.all_keyed());
+        let (expiring, identified) = (builder.expiring(), builder.identified());
         let record_bytes_max = builder.record_bytes_max();
         let line = &mut self.lanes[partition as usize].line;
         // Without a session it is stamped when there is one.
@@ -177,6 +178,7 @@ impl Sender {
             keyed,
             all_keyed,
             expiring,
+            identified,
             record_bytes_max,
             due,
             reply,
@@ -250,6 +252,7 @@ impl Sender {
             all_keyed: entry.all_keyed,
             record_bytes_max: entry.record_bytes_max,
             expiring: entry.expiring,
+            identified: entry.identified,
             due: entry.due,
         });
         let batch = entry.batch.clone();
@@ -286,10 +289,13 @@ impl Sender {
 
 fn appended(reply: Reply) -> Result<Appended> {
     match reply.body {
-        Body::ProduceReply(wire::ProduceReply { base_offset, append_time_ms, due_ms }) => Ok(match due_ms {
-            Some(due_ms) => Appended { base_offset: None, append_time_ms: due_ms },
-            None => Appended { base_offset: Some(base_offset), append_time_ms },
-        }),
+        Body::ProduceReply(wire::ProduceReply { base_offset, append_time_ms, due_ms, duplicates }) => {
+            let duplicates = Duplicates::new(duplicates);
+            Ok(match due_ms {
+                Some(due_ms) => Appended { base_offset: None, append_time_ms: due_ms, duplicates },
+                None => Appended { base_offset: Some(base_offset), append_time_ms, duplicates },
+            })
+        }
         other => Err(unexpected("Produce", &other)),
     }
 }

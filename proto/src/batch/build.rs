@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::varint::{put_varint, varint_bytes};
 use super::{
     BATCH_BYTES_MAX, BATCH_HEADER_BYTES, BATCH_RECORDS_MAX, BatchError, BatchHeader, Compression,
-    LEADER_EPOCH_NONE, ProducerStamp, compress,
+    LEADER_EPOCH_NONE, ProducerStamp, Records, compress,
 };
 use crate::Offset;
 
@@ -24,6 +24,7 @@ pub struct BatchBuilder {
     keyed: bool,
     all_keyed: bool,
     expiring: bool,
+    identified: bool,
 }
 
 impl BatchBuilder {
@@ -40,6 +41,7 @@ impl BatchBuilder {
             keyed: false,
             all_keyed: true,
             expiring: false,
+            identified: false,
         }
     }
 
@@ -113,6 +115,12 @@ impl BatchBuilder {
     #[must_use]
     pub fn expiring(&self) -> bool {
         self.expiring
+    }
+
+    /// Whether any record has an [id](crate::MESSAGE_ID_HEADER).
+    #[must_use]
+    pub fn identified(&self) -> bool {
+        self.identified
     }
 
     /// The encoded batch, with base offset 0 and no leader epoch; a broker patches both.
@@ -191,6 +199,7 @@ impl BatchBuilder {
             put_field(out, Some(name));
             put_field(out, value);
             self.expiring |= name == crate::TTL_HEADER.as_bytes();
+            self.identified |= name == crate::MESSAGE_ID_HEADER.as_bytes();
         }
         assert_eq!(out.len(), bytes, "a record takes the bytes that it was counted with");
 
@@ -202,6 +211,22 @@ impl BatchBuilder {
         self.keyed |= key.is_some();
         self.all_keyed &= key.is_some();
         Ok(())
+    }
+}
+
+impl Records {
+    /// A batch of those records for which `keep` says yes, by index, with offsets of their own and without the stamp of a
+    /// session. `None` if there are none.
+    ///
+    /// # Errors
+    /// [`BatchError::TooLarge`] if they take more than [`BATCH_BYTES_MAX`] unpacked.
+    pub fn part(&self, mut keep: impl FnMut(usize) -> bool) -> Result<Option<Bytes>, BatchError> {
+        let mut builder = BatchBuilder::new(self.header().compression);
+        for (_, record) in self.iter().enumerate().filter(|(index, _)| keep(*index)) {
+            let (key, value) = (record.key.as_deref(), record.value.as_deref());
+            builder.push_owned(key, value, &record.headers, record.timestamp_ms)?;
+        }
+        Ok((!builder.is_empty()).then(|| builder.build(None)))
     }
 }
 

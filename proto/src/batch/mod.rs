@@ -89,6 +89,12 @@ impl BatchLimits {
     pub fn stored() -> BatchLimits {
         BatchLimits { sparse: true, ..BatchLimits::default() }
     }
+
+    /// For batches in which records have ids: some of them may be taken out, which is no more work than building one.
+    #[must_use]
+    pub fn identified() -> BatchLimits {
+        BatchLimits { decompressed_bytes_max: BATCH_BYTES_MAX, ..BatchLimits::default() }
+    }
 }
 
 impl Default for BatchLimits {

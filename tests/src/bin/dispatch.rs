@@ -74,6 +74,7 @@ impl Bench {
                 all_keyed: false,
                 record_bytes_max: 10,
                 expiring: false,
+                ids: Vec::new(),
             }));
         }
         bench

@@ -95,6 +95,7 @@ impl Driver {
             Effect::Scrubbed(_)
             | Effect::Shortage(_)
             | Effect::Unwritable(_)
+            | Effect::CopiesWait(_)
             | Effect::CompactionFailed(_) => {}
             Effect::Stopped(why) => return Err(Violation(format!("the shard stopped: {why}"))),
         }

@@ -168,6 +168,7 @@ impl Builder {
             all_keyed: false,
             record_bytes_max,
             expiring: false,
+            ids: Vec::new(),
         };
         self.driver.expect(Request::Produce(produce.clone()))?;
         if let Some(session) = session {

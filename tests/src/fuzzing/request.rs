@@ -98,7 +98,8 @@ fn request_of(body: Body, attachment: Bytes) -> Option<Request> {
             };
             let wire::Produce { keyed, all_keyed, record_bytes_max, expiring, due, .. } = produce;
             let batch = attachment;
-            let produce = Produce { partition, batch, keyed, all_keyed, record_bytes_max, expiring };
+            let produce =
+                Produce { partition, batch, keyed, all_keyed, record_bytes_max, expiring, ids: Vec::new() };
             match due {
                 None => Request::Produce(produce),
                 Some(wire::produce::Due::DelayMs(ms)) => {

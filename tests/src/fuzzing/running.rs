@@ -139,6 +139,7 @@ impl Running {
             | Effect::Scrubbed(_)
             | Effect::Shortage(_)
             | Effect::Unwritable(_)
+            | Effect::CopiesWait(_)
             | Effect::CompactionFailed(_) => {}
         }
     }

@@ -3,8 +3,9 @@
 use dure_engine::{DeadLetterRef, LogView, Request, Response};
 use dure_proto::{EntryHeader, Offset, TopicId, TopicPartition, wire};
 
+use super::copied::copy_in;
 use super::expiring::says_expired;
-use super::model::{Account, Dead, Fate, GroupShape, TopicShape, read_log, read_value};
+use super::model::{Account, Dead, Fate, GroupShape, TopicShape, named_in, read_log, read_value};
 use super::world::World;
 use super::{Checked, Violation, ensure};
 
@@ -127,6 +128,11 @@ impl World {
         header: &EntryHeader,
         bytes: &[u8],
     ) -> Checked {
+        if self.takes_copies(partition)
+            && let Some(copy) = copy_in(bytes)
+        {
+            return self.check_copy(partition, header, &copy);
+        }
         let parsed = dure_proto::BatchHeader::parse(bytes);
         let id = parsed.map_err(|error| Violation(format!("{partition}: {error}")))?.base_timestamp_ms as u64;
         let base = header.base_offset;
@@ -135,8 +141,8 @@ impl World {
         };
         ensure!(batch.partition == partition, "batch {id} of {} is in {partition}", batch.partition);
         // Base offset and epoch are the broker's.
-        let same = is_it(bytes, &batch.bytes, batch.delay.is_some());
-        ensure!(same, "batch {id} at {base} of {partition} is not what was produced");
+        ensure!(self.is_batch(id, bytes)?, "batch {id} at {base} of {partition} is not what was produced");
+        let batch = &self.model.batches[&id];
         ensure!(batch.fate != Fate::Refused, "batch {id} was refused, and is at {base} of {partition}");
         if let Fate::Acked(acked) = batch.fate {
             ensure!(acked == base, "batch {id} was acknowledged at {acked} and is at {base} of {partition}");
@@ -172,13 +178,12 @@ impl World {
         let records = records.map_err(|error| Violation(format!("{partition}: {error}")))?;
         ensure!(records.len() == 1, "{partition}: {} records in the dead letter at {base}", records.len());
         let Some(value) = records.value(0) else { return Ok(()) };
-        let text = String::from_utf8_lossy(&value[..value.len().min(40)]).into_owned();
-        let mut numbers = text.split('-');
-        let id = numbers.next().and_then(|part| part.strip_prefix('b')?.parse::<u64>().ok());
-        let index = numbers.next().and_then(|part| part.strip_prefix('r')?.parse::<usize>().ok());
+        let (id, index) = named_in(&value).unzip();
         let batch = id.and_then(|id| self.model.batches.get(&id));
-        let wanted = batch.filter(|batch| batch.partition == source);
-        let wanted = wanted.and_then(|batch| batch.values.get(index?));
+        let is_copy = |batch: &super::model::Batch| batch.partition == source && batch.sent.contains(&value);
+        let copied = self.model.copied_at.values().any(|copy| is_copy(&self.model.batches[copy]));
+        let wanted = batch.filter(|batch| batch.partition == source || copied);
+        let wanted = wanted.and_then(|batch| batch.sent.get(index?));
         ensure!(wanted == Some(&value), "{partition}: the dead letter at {base} is no message of {source}");
         Ok(())
     }

@@ -141,6 +141,9 @@ impl World {
         let (mut missing, mut torn) = (0, 0);
         for (id, batch) in &self.model.batches {
             let Fate::Acked(base) = batch.fate else { continue };
+            if batch.values.is_empty() {
+                continue;
+            }
             let partition = batch.partition;
             let is_there = |known: &super::model::TopicModel| known.id == Some(partition.topic);
             let Some(topic) = self.model.topics.values().find(|topic| is_there(topic)) else { continue };

@@ -23,8 +23,9 @@ impl World {
         if percent == 0 || self.rng.u32(0..100) >= percent {
             return;
         }
-        // What compaction leaves of a batch does not show that it was there once.
-        if self.is_compacted(self.model.batches[&batch].partition) {
+        // What compaction leaves of a batch does not show that it was there once. Nor do messages with ids wait here.
+        let identified = self.model.batches[&batch].ids.iter().any(Option::is_some);
+        if identified || self.is_compacted(self.model.batches[&batch].partition) {
             return;
         }
         let delay_ms_max = DELAYS_MS_MAX[self.rng.usize(0..DELAYS_MS_MAX.len())];
@@ -50,7 +51,8 @@ impl World {
     pub(crate) fn see_what_entered(&mut self, view: &LogView) -> Checked {
         let partition = view.partition;
         let hidden = [&self.delays_of, &self.letters_of].iter().any(|of| of.contains_key(&partition.topic));
-        if hidden || self.model.waiting(partition).next().is_none() {
+        let nothing_enters = self.model.waiting(partition).next().is_none() && !self.takes_copies(partition);
+        if hidden || nothing_enters {
             return Ok(());
         }
         let from = self.model.logs[&partition].read_upto.max(view.log_start);

@@ -5,7 +5,7 @@ use dure_engine::{Latency, ShardConfig};
 use fastrand::Rng;
 
 /// Secret of the simulated data directory.
-const SALT: u64 = 7;
+pub(crate) const SALT: u64 = 7;
 
 /// How one seed goes about it.
 #[derive(Clone, Debug)]
@@ -30,6 +30,10 @@ pub(crate) struct Knobs {
     pub(crate) delay_percent: u32,
     /// Of 100 records: those that are good for a while only.
     pub(crate) ttl_percent: u32,
+    /// Of 100 others: those whose records have ids.
+    pub(crate) id_percent: u32,
+    /// A group's dead letters are copied to a topic.
+    pub(crate) copies_letters: bool,
     /// How long the disk takes.
     pub(crate) latency: Latency,
     /// The story ends with a write that goes to the wrong place.
@@ -84,6 +88,7 @@ impl Knobs {
                 flights_max: if rng.u8(0..4) == 0 { 1 } else { 2 },
                 reserve_bytes: [0, 128 << 10][rng.usize(0..2)],
                 scheduled_max: [6, 1 << 20][(seed / 3) as usize % 2],
+                message_ids_max: [8, 1 << 20][(seed / 7) as usize % 2],
                 housekeeping_ms: 200,
                 backup_ms_max: ShardConfig::default().backup_ms_max,
                 compaction_bytes_per_s: 1 << 20,
@@ -108,6 +113,8 @@ impl Knobs {
             goes_astray: rng.u8(0..8) == 0,
             delay_percent: [0, 10, 50][rng.usize(0..3)],
             ttl_percent: [0, 0, 10, 60][rng.usize(0..4)],
+            copies_letters: seed.is_multiple_of(3),
+            id_percent: [0, 30, 80][(seed / 5) as usize % 3],
         }
     }
 

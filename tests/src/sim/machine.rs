@@ -31,6 +31,7 @@ impl World {
 
     pub(crate) fn advance(&mut self, ms: u64) {
         self.now = Now { mono_ms: self.now.mono_ms + ms, wall_ms: self.now.wall_ms + ms };
+        self.ran_ms += ms;
     }
 
     /// Any job that was given out, whatever the order: they run side by side.

@@ -4,18 +4,20 @@
 //! [`run_seed`] does everything that one seed stands for. `world` drives the shard, `machine` runs its disk jobs in any
 //! order and moves the time, `recovery` kills the process, cuts the power and lets the disk fail. `workload` decides
 //! what the clients do. `model` remembers what they were told, and `check` compares that with what is there after every
-//! recovery. `damage` ends some seeds with a write that goes astray. `exhaustive` visits every I/O boundary of the small
+//! recovery. `damage` ends some seeds with a write that goes astray. `identified` looks for what was accepted twice, `copied` for dead letters that were. `exhaustive` visits every I/O boundary of the small
 //! `stories`.
 
 mod backup;
 mod check;
 mod compacted;
+mod copied;
 mod damage;
 mod delayed;
 mod deliveries;
 mod exhaustive;
 mod expiring;
 mod history;
+mod identified;
 mod knobs;
 mod machine;
 mod model;

@@ -203,6 +203,7 @@ impl World {
         self.drain_delays()?;
         self.drain_queues()?;
         self.settle_down()?;
+        self.check_copied()?;
         self.shut_down()
     }
 
@@ -256,7 +257,7 @@ impl World {
         let decoded = <dure_proto::journal::Checkpoint as prost::Message>::decode(&bytes[32..]);
         let mut state = decoded.map_err(|error| Violation(format!("{path}: {error}")))?;
         (state.seq, state.epoch, state.checksum, state.piece, state.wall_ms) = (0, 0, 0, 0, 0);
-        (state.retention_ms, state.position) = (None, None);
+        (state.retention_ms, state.position, state.id_clock_ms) = (None, None, 0);
         for queue in state.groups.iter_mut().flat_map(|group| &mut group.queues) {
             let settled = RoaringTreemap::deserialize_from(&*queue.settled);
             let settled = settled.map_err(|error| Violation(format!("{path}: {error}")))?;

@@ -135,7 +135,7 @@ impl World {
         {
             let partition = TopicPartition { topic, partition: PartitionId(0) };
             let shape = RecordShape { value_bytes_max, keyed: false, ttl_percent: 0 };
-            let batch = self.model.new_batch(&mut self.rng, partition, shape, None, 2);
+            let batch = self.model.new_batch(&mut self.rng, partition, shape, None, &[None; 2]);
             due.into_iter().for_each(|due| self.delay(batch, due));
             self.send_batch(batch);
             self.settle_down()?;

@@ -68,6 +68,8 @@ pub(crate) struct World {
     pub(crate) knobs: Knobs,
     pub(crate) rng: Rng,
     pub(crate) now: Now,
+    /// For how long anything ran, over all restarts.
+    pub(crate) ran_ms: u64,
     pub(crate) disk: SimDisk,
     /// None while nothing runs.
     pub(crate) shard: Option<Shard>,
@@ -130,6 +132,7 @@ impl World {
             knobs,
             rng: Rng::with_seed(seed),
             now: Now { mono_ms: 0, wall_ms: START_WALL_MS },
+            ran_ms: 0,
             disk: SimDisk::new(seed),
             may_stop: false,
             is_small: false,
@@ -293,6 +296,7 @@ impl World {
                 }
             }
             Effect::Shortage(shortage) => self.note(format_args!("shortage: {shortage:?}")),
+            Effect::CopiesWait(waits) => self.note(format_args!("copies wait: {waits:?}")),
             Effect::CompactionFailed(failed) => {
                 self.note(format_args!("{failed:?}"));
                 ensure!(

@@ -40,6 +40,7 @@ fn batch_of(value: &[u8]) -> (wire::Produce, bytes::Bytes) {
             all_keyed: false,
             record_bytes_max,
             expiring: false,
+            identified: false,
             due: None,
         },
         builder.build(None),
@@ -194,6 +195,7 @@ fn a_decompression_bomb_is_nobodys_message_and_takes_no_memory() {
         all_keyed: false,
         record_bytes_max: 5,
         expiring: false,
+        identified: false,
         due: None,
     };
     // Nothing is unpacked on the way in, so it is taken; who reads it is told what it is.

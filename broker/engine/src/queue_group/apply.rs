@@ -90,6 +90,10 @@ impl LeaseTable {
                 self.apply_cursor(Offset(moved.offset));
                 Ok(())
             }
+            Some(Event::LettersCopied(copied)) => {
+                self.letters_copied = self.letters_copied.max(Offset(copied.upto).min(Offset::MAX));
+                Ok(())
+            }
             None => skip("unknown", 0, "a newer version wrote it"),
         }
     }
@@ -164,7 +168,7 @@ impl LeaseTable {
         }
         self.apply_settled(offset, offset.plus(1));
         self.expired += u64::from(died.reason == EXPIRED_REASON);
-        self.letters.insert(Offset(died.letter));
+        self.letters.insert(Offset(died.letter), offset);
         let letter = DeadLetter {
             letter: Offset(died.letter),
             attempts: died.attempts,

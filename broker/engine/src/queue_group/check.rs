@@ -51,7 +51,7 @@ impl LeaseTable {
             }
             if let Some(letter) = message.letter {
                 redriven += 1;
-                assert!(self.letters.contains(&letter), "the letter of {offset} may be trimmed");
+                assert_eq!(self.letters.get(&letter), Some(offset), "the letter of {offset} may be trimmed");
             }
         }
         assert_eq!(
@@ -72,7 +72,11 @@ impl LeaseTable {
 
         for (offset, letter) in &self.dead {
             assert!(self.settled.contains(*offset), "{offset} is dead and not settled");
-            assert!(self.letters.contains(&letter.letter), "the letter of {offset} may be trimmed");
+            assert_eq!(
+                self.letters.get(&letter.letter),
+                Some(offset),
+                "the letter of {offset} may be trimmed"
+            );
         }
         assert_eq!(self.letters.len() as u64, self.dead.len() as u64 + self.redriven_count);
 

@@ -26,6 +26,7 @@ pub struct Dying {
 impl LeaseTable {
     /// Messages that began to die since the last call, each once, at most `count_max` of them.
     pub fn take_dying(&mut self, count_max: usize) -> Vec<Dying> {
+        let count_max = count_max.min(self.dead_room());
         let offsets: Vec<Offset> = self.dying_new.iter().take(count_max).copied().collect();
         let take = |offset| {
             self.edit(offset, |message| message.dying.as_mut().expect("it is in dying_new").taken = true);
@@ -40,7 +41,13 @@ impl LeaseTable {
     /// Whether [`take_dying`](LeaseTable::take_dying) would give out any.
     #[must_use]
     pub fn has_dying(&self) -> bool {
-        !self.dying_new.is_empty()
+        !self.dying_new.is_empty() && self.dead_room() > 0
+    }
+
+    /// Whether a dying message's bytes are not asked for yet.
+    #[must_use]
+    pub fn is_dying_new(&self, offset: Offset) -> bool {
+        self.dying_new.contains(&offset)
     }
 
     /// Whether [`bury`](LeaseTable::bury) would bury it. It would not if it was acknowledged, revived by an
@@ -123,8 +130,8 @@ impl LeaseTable {
         }
     }
 
-    /// Up to `count_max` dead letters go back to the group, lowest offset first, as if never tried. Says how
-    /// many. Those whose letters lie at `letters_end` or behind cannot be read yet, and nobody was told of them.
+    /// Up to `count_max` dead letters go back to the group, lowest offset first, as if never tried, and no more than
+    /// it may know singly. Says how many. Those whose letters lie at `letters_end` or behind cannot be read yet, and nobody was told of them.
     pub fn redrive(
         &mut self,
         count_max: u64,
@@ -132,7 +139,8 @@ impl LeaseTable {
         now: Now,
         events: &mut Vec<QueueEvent>,
     ) -> u64 {
-        let count_max = usize::try_from(count_max).unwrap_or(usize::MAX);
+        let room = self.settings.messages_max.saturating_sub(self.messages.len());
+        let count_max = usize::try_from(count_max).unwrap_or(usize::MAX).min(room);
         let readable = self.dead.iter().filter(|(_, dead)| dead.letter < letters_end);
         let offsets: Vec<Offset> = readable.map(|(offset, _)| *offset).take(count_max).collect();
         for offset in &offsets {
@@ -165,7 +173,43 @@ impl LeaseTable {
     /// The lowest offset of the dead-letter log that is still needed. `None`: nothing of it is.
     #[must_use]
     pub fn first_letter(&self) -> Option<Offset> {
-        self.letters.first().copied()
+        self.letters.first_key_value().map(|(letter, _)| *letter)
+    }
+
+    /// The first dead letter that is not copied to the group's dead-letter topic, by where it lies in the dead-letter log.
+    #[must_use]
+    pub fn next_to_copy(&self) -> Option<Offset> {
+        self.uncopied().next()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn uncopied_count(&self) -> u64 {
+        self.uncopied().count() as u64
+    }
+
+    /// A dead letter by where it lies in the dead-letter log, with its offset in the source, if it is to be copied.
+    #[must_use]
+    pub fn letter_to_copy(&self, letter: Offset) -> Option<(Offset, &DeadLetter)> {
+        let offset = *self.letters.get(&letter).filter(|_| letter >= self.letters_copied)?;
+        self.dead.get(&offset).map(|dead| (offset, dead))
+    }
+
+    /// Its copy is appended in the same commit. Of those that were copied the oldest go where there are more than
+    /// `kept_max` dead letters.
+    pub fn note_copied(&mut self, letter: Offset, kept_max: usize, now: Now, events: &mut Vec<QueueEvent>) {
+        self.decide(Event::LettersCopied(journal::LettersCopied { upto: letter.plus(1).0 }), now, events);
+        while self.dead.len() > kept_max {
+            let mut copied = self.letters.range(..self.letters_copied).map(|(_, offset)| *offset);
+            let Some(offset) = copied.find(|offset| self.dead.contains_key(offset)) else { return };
+            self.decide(Event::DeadPurged(journal::DeadPurged { offset: offset.0 }), now, events);
+        }
+    }
+
+    /// The others were redriven, and are copied should they die again.
+    fn uncopied(&self) -> impl Iterator<Item = Offset> {
+        let letters = self.letters.range(self.letters_copied..);
+        letters.filter(|(_, offset)| self.dead.contains_key(offset)).map(|(letter, _)| *letter)
     }
 
     /// Moves the cursor to `to`, brought within what the log has: everything from there on is unsettled

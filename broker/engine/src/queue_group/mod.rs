@@ -41,8 +41,8 @@ pub use message::{DeadLetter, MessageState};
 pub use ready::ReadyMessages;
 pub use record_table::{RECORD_TABLE_MAX, RecordFacts, RecordTable};
 pub use settings::{
-    Jitter, LEASE_MS_MAX, LeaseSettings, REASON_BYTES_MAX, RELEASE_DELAY_MS_MAX, TABLE_MESSAGES_MAX,
-    TIMEOUTS_PER_TURN_MAX,
+    DEAD_LETTERS_MAX, Jitter, LEASE_MS_MAX, LeaseSettings, REASON_BYTES_MAX, RELEASE_DELAY_MS_MAX,
+    TABLE_MESSAGES_MAX, TIMEOUTS_PER_TURN_MAX,
 };
 pub use settle::{SettleError, Settlement};
 pub use snapshot::RestoreError;

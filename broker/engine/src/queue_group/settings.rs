@@ -13,6 +13,10 @@ pub const RELEASE_DELAY_MS_MAX: u64 = 7 * 24 * 3_600_000;
 pub const REASON_BYTES_MAX: usize = 1024;
 /// Messages that one lease table knows singly, unless it is told otherwise.
 pub const TABLE_MESSAGES_MAX: usize = 262_144;
+/// Dead letters that one lease table knows, unless it is told otherwise: about 150 bytes each. At the bound what would die
+/// waits. All of them can be purged in one commit.
+pub const DEAD_LETTERS_MAX: usize = 524_288;
+const _: () = assert!(DEAD_LETTERS_MAX * 16 <= dure_proto::BATCH_BYTES_MAX);
 /// Leases and waits that one [`LeaseTable::handle_timeout`](super::LeaseTable::handle_timeout) ends.
 pub const TIMEOUTS_PER_TURN_MAX: usize = 4096;
 
@@ -27,9 +31,11 @@ pub struct LeaseSettings {
     pub backoff_first_ms: u64,
     /// Bound of that wait; at least `backoff_first_ms`.
     pub backoff_max_ms: u64,
-    /// Messages that a table knows singly: leased, waiting, tried before, dead. At the bound it grants no
+    /// Messages that a table knows singly: leased, waiting, tried before, redriven. At the bound it grants no
     /// fresh ones.
     pub messages_max: usize,
+    /// Dead letters. At the bound a message that is to die waits for one of them to be purged or redriven.
+    pub dead_max: usize,
     /// Messages of one key are granted one at a time and in order.
     pub by_key: bool,
     /// Urgent messages are granted before others. Not together with `by_key`.
@@ -48,6 +54,7 @@ impl Default for LeaseSettings {
             backoff_first_ms: 1_000,
             backoff_max_ms: 300_000,
             messages_max: TABLE_MESSAGES_MAX,
+            dead_max: DEAD_LETTERS_MAX,
             by_key: false,
             by_priority: false,
             expired_die: false,

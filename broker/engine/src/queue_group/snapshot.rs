@@ -58,6 +58,7 @@ impl LeaseTable {
             floor: self.floor().0,
             settled,
             messages: messages.chain(dead).collect(),
+            letters_copied: if mutant::is(Mutant::CopiedNotKept) { 0 } else { self.letters_copied.0 },
         }
     }
 
@@ -75,6 +76,7 @@ impl LeaseTable {
         let settled = SettledSet::from_parts(floor, above).ok_or(RestoreError::Floor(floor))?;
         let mut table = LeaseTable::new(settings, floor);
         table.settled = settled;
+        table.letters_copied = Offset(snapshot.letters_copied).min(Offset::MAX);
         for message in &snapshot.messages {
             let offset = Offset(message.offset);
             let wrong = |why| Err(RestoreError::Message { offset, why });
@@ -91,7 +93,7 @@ impl LeaseTable {
             match message.letter {
                 Some(letter) if !message.redriven => {
                     table.dead.insert(offset, dead_letter(message, Offset(letter)));
-                    table.letters.insert(Offset(letter));
+                    table.letters.insert(Offset(letter), offset);
                 }
                 letter => {
                     table.edit(offset, |known| *known = known_message(message, letter.map(Offset), now))

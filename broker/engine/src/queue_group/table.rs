@@ -29,12 +29,14 @@ pub struct LeaseTable {
     pub(crate) settled: SettledSet,
     /// Every unsettled offset from the floor up to here is in `messages`. A hint that only saves searching.
     pub(crate) fresh: Offset,
-    /// Not settled; or redriven, and then settled in the source. At most `messages_max` with `dead`.
+    /// Not settled; or redriven, and then settled in the source. At most `messages_max`.
     pub(crate) messages: BTreeMap<Offset, Message>,
-    /// All of them in `settled`, none of them in `messages`.
+    /// All of them in `settled`, none of them in `messages`. At most `dead_max`.
     pub(crate) dead: BTreeMap<Offset, DeadLetter>,
-    /// Of `dead`, and of redriven `messages`.
-    pub(crate) letters: BTreeSet<Offset>,
+    /// Of `dead`, and of redriven `messages`: by where each lies in the dead-letter log, its offset in the source.
+    pub(crate) letters: BTreeMap<Offset, Offset>,
+    /// Everything in the dead-letter log below is in the group's dead-letter topic, as far as it is in `dead`.
+    pub(crate) letters_copied: Offset,
     /// Members of `messages` that have a letter.
     pub(crate) redriven_count: u64,
     /// Of `messages`: those that can be granted again.
@@ -93,7 +95,8 @@ impl LeaseTable {
             fresh: start,
             messages: BTreeMap::new(),
             dead: BTreeMap::new(),
-            letters: BTreeSet::new(),
+            letters: BTreeMap::new(),
+            letters_copied: Offset::ZERO,
             redriven_count: 0,
             ready_again: BTreeSet::new(),
             waits: BTreeSet::new(),
@@ -174,7 +177,7 @@ impl LeaseTable {
         if self.held.is_all() {
             return 0;
         }
-        let room = self.settings.messages_max.saturating_sub(self.messages.len() + self.dead.len()) as u64;
+        let room = self.settings.messages_max.saturating_sub(self.messages.len()) as u64;
         let (again, fresh) = match &self.window {
             Some(window) => window.open_counts(),
             None => (self.ready_again.len(), self.counts().ready as usize - self.ready_again.len()),
@@ -182,11 +185,17 @@ impl LeaseTable {
         again as u64 + room.min(fresh as u64)
     }
 
-    /// The table knows as many messages singly as it may, and grants no fresh ones until some are settled or
-    /// dead letters are purged.
+    /// The table knows as many messages singly as it may, and grants no fresh ones until some are settled.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.messages.len() + self.dead.len() >= self.settings.messages_max
+        self.messages.len() >= self.settings.messages_max
+    }
+
+    /// How many dead letters the table may know beyond those that it knows and those on their way.
+    #[must_use]
+    pub fn dead_room(&self) -> usize {
+        let taken = self.dying_count as usize - self.dying_new.len();
+        self.settings.dead_max.saturating_sub(self.dead.len() + taken)
     }
 
     /// Why nothing fresh is granted though there may be some: the table is at one of its bounds.
@@ -194,9 +203,14 @@ impl LeaseTable {
     pub fn why_full(&self) -> Option<String> {
         if self.is_full() {
             let bound = self.settings.messages_max;
+            let dead = match self.dead_room() {
+                0 => {
+                    "; there are as many dead letters as can be, too, so that what is to die waits: purge some"
+                }
+                _ => "",
+            };
             return Some(format!(
-                "{bound} messages are leased, waiting, tried before or dead, which is the most: settle some, or purge \
-                 dead letters"
+                "{bound} messages are leased, waiting or tried before, which is the most: settle some{dead}"
             ));
         }
         self.is_window_full().then(|| {
@@ -297,7 +311,7 @@ impl LeaseTable {
         }
         if let Some(letter) = message.letter {
             self.redriven_count += 1;
-            self.letters.insert(letter);
+            self.letters.insert(letter, offset);
         }
         self.messages.insert(offset, message);
         self.stand(offset);

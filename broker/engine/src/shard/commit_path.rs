@@ -152,7 +152,14 @@ impl CommitPath {
     /// [`CommitPath::is_full`] to change calls this before each thing that must not be torn apart.
     pub(crate) fn make_room(&mut self) {
         let full = self.builder.is_full(self.config.commit_bytes_soft);
-        let split = mutant::is(Mutant::DeadLetterInTwoCommits) || mutant::is(Mutant::EntersInTwoCommits);
+        let split = [
+            Mutant::DeadLetterInTwoCommits,
+            Mutant::EntersInTwoCommits,
+            Mutant::IdsInTwoCommits,
+            Mutant::CopiedInTwoCommits,
+        ]
+        .into_iter()
+        .any(mutant::is);
         if full || split && !self.builder.is_empty() {
             let builder = std::mem::replace(&mut self.builder, CommitBuilder::reuse(Vec::new()));
             self.waiting.push_back((builder, std::mem::take(&mut self.steps)));

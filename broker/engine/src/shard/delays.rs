@@ -7,11 +7,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
-use dure_proto::journal::{DelaySettled, ProducedBatch, ProducerSeen, event};
+use dure_proto::journal::{DelaySettled, event};
 use dure_proto::{BatchHeader, Offset, TopicPartition};
 
 use super::Shard;
 use super::delay_reader::{DelayRead, DelayScan, DueBatch, Found};
+use super::ids::{ProducedAt, known_response};
 use super::produce::parse;
 use crate::delay::{DelayIndex, Due, Horizon, Waiting};
 use crate::effect::{Effect, Scrubbed};
@@ -89,14 +90,39 @@ impl Shard {
         if due_ms <= now.wall_ms {
             return self.produce(now, reply_to, produce);
         }
-        let batch = parse(produce)?;
-        if let Some(known) = self.admit(partition, &batch)? {
+        let sent = parse(&produce.batch)?;
+        if let Some(known) = self.admit(partition, &sent)? {
             let append_time_ms = self.retention.append_ms(now);
-            let known = known.map(|base_offset| Response::Produced { base_offset, append_time_ms });
-            self.reply_durably(reply_to, known.unwrap_or(Response::Scheduled { due_ms }));
+            self.reply_durably(reply_to, known_response(known, append_time_ms, due_ms));
             return Ok(());
         }
-        self.check_room(produce.batch.len())?;
+        let sifted = self.sift(now, produce, None)?;
+        let offset = match &sifted.batch {
+            Some(bytes) => self.append_delayed(now, produce, bytes, due_ms)?,
+            // Of a batch of duplicates only.
+            None => Offset::ZERO,
+        };
+        let at = ProducedAt::DelayLog(offset);
+        if sifted.duplicates.is_empty() {
+            self.note_session(now, partition, &sent, at, Vec::new());
+        }
+        self.note_sifted(now, produce, &sent, &sifted, at);
+        self.reply_durably(reply_to, Response::Scheduled { due_ms, duplicates: sifted.duplicates });
+        Ok(())
+    }
+
+    /// Puts a batch into the delay log of its topic that reaches as far.
+    fn append_delayed(
+        &mut self,
+        now: Now,
+        produce: &Produce,
+        bytes: &[u8],
+        due_ms: u64,
+    ) -> Result<Offset, RequestError> {
+        let partition = produce.partition;
+        let topic = self.state.catalogue.table().by_id(partition.topic).expect("it was checked").clone();
+        let batch = parse(bytes)?;
+        self.check_room(bytes.len())?;
         let messages = u64::from(batch.offset_count);
         if self.delays.messages + messages > self.config.scheduled_max {
             let waiting = self.delays.messages;
@@ -117,33 +143,10 @@ impl Shard {
         let log = TopicPartition { topic: log, ..partition };
         self.check_writable(log)?;
         self.note_content(now, produce);
-        let offset = self.append_at(log, &batch, &produce.batch, due_ms);
-        self.note_session(now, partition, &batch, offset);
+        let offset = self.append_at(log, &batch, bytes, due_ms);
         self.delays.index.note(partition, Waiting::new(due_ms, horizon, offset));
         self.delays.messages += messages;
-        self.reply_durably(reply_to, Response::Scheduled { due_ms });
-        Ok(())
-    }
-
-    /// The session is known to the log that the batch was sent to, whichever it waits in.
-    fn note_session(&mut self, now: Now, partition: TopicPartition, batch: &BatchHeader, offset: Offset) {
-        let Some(stamp) = batch.producer.filter(|_| !mutant::is(Mutant::DelayedNotRemembered)) else {
-            return;
-        };
-        let seen = ProducerSeen {
-            topic: partition.topic.0,
-            partition: partition.partition.0,
-            producer: stamp.producer.0,
-            epoch: stamp.epoch.into(),
-            wall_ms: self.retention.append_ms(now),
-            batch: Some(ProducedBatch {
-                sequence: stamp.sequence.0,
-                records: batch.record_count,
-                offset: offset.0,
-                delayed: true,
-            }),
-        };
-        self.commit_event(now, event::Event::ProducerSeen(seen));
+        Ok(offset)
     }
 
     /// After a start: what waits is looked for in the background, and enters as it is found.

@@ -42,7 +42,8 @@ impl Shard {
                 self.checkpoint.running = true;
                 self.checkpoint.wanted = false;
                 let retention_ms = Some(self.retention.at(now));
-                let checkpoint = Checkpoint { retention_ms, ..self.state.snapshot(now) };
+                let id_clock_ms = self.id_clock.at(now);
+                let checkpoint = Checkpoint { retention_ms, id_clock_ms, ..self.state.snapshot(now) };
                 self.commit_path.attach_checkpoint(checkpoint);
                 self.backup_taken();
             }
@@ -139,6 +140,7 @@ impl Shard {
             let Some(writer) = self.writers.get(&partition) else { continue };
             self.effects.push(Effect::Publish(writer.view()));
             let high_watermark = writer.high_watermark();
+            self.touch_copies_of(partition);
             for group in self.state.queue_groups_of(partition.topic) {
                 if let Some(table) = self.state.table(group, partition) {
                     table.handle_high_watermark(high_watermark);

@@ -31,6 +31,10 @@ impl Shard {
         if create.kind() == wire::GroupKind::Queue {
             topics.iter().try_for_each(|topic| check_workable(topic, &create.name))?;
         }
+        if create.kind() == wire::GroupKind::Queue && !settings.dead_letter_topic.is_empty() {
+            self.state.catalogue.find(&settings.dead_letter_topic)?;
+            topics.iter().try_for_each(|topic| check_letters_leave(topic, &create.name, &settings))?;
+        }
         let group = self.new_group(now, &create.name, create.kind(), Some(settings))?;
         if create.kind() == wire::GroupKind::Queue {
             for topic in topics {
@@ -75,6 +79,9 @@ impl Shard {
             None => self.new_group(now, group, wire::GroupKind::Queue, None)?,
         };
         if self.state.queue_topic(group, topic.id).is_none() {
+            if let Group { name, kind: GroupKind::Queue(queue), .. } = &self.state.groups[&group] {
+                check_letters_leave(&topic, name, &queue.settings)?;
+            }
             self.add_queue_topic(now, group, &topic);
         }
         Ok((group, topic.id))
@@ -243,7 +250,7 @@ impl Shard {
                 kind: wire::GroupKind::Queue as i32,
                 state: if self.queue_is_worked(queue) { "stable" } else { "empty" }.to_owned(),
                 members: Vec::new(),
-                partitions: self.describe_queue(now, queue),
+                partitions: self.describe_queue(now, group.id, queue),
                 queue: Some(queue.settings.clone()),
                 hottest_keys: Vec::new(),
                 topics_left_out: 0,
@@ -287,7 +294,8 @@ impl Shard {
         queue.topics.values().any(|topic| topic.dispatcher.takers().next().is_some())
     }
 
-    fn describe_queue(&self, now: Now, queue: &QueueGroup) -> Vec<wire::GroupPartition> {
+    fn describe_queue(&self, now: Now, group: GroupId, queue: &QueueGroup) -> Vec<wire::GroupPartition> {
+        let named = !queue.settings.dead_letter_topic.is_empty();
         let mut rows = Vec::new();
         for (id, side) in &queue.topics {
             let Some(topic) = self.state.catalogue.table().by_id(*id) else { continue };
@@ -296,6 +304,7 @@ impl Shard {
                 let holds = queue.settings.hold.then(|| self.held_by(now, topic, partition, table.floor()));
                 let held = holds.unwrap_or_default();
                 let (arrival_per_s, service_per_s) = table.rates_per_s(now);
+                let copies_wait = self.copies.why(group, partition);
                 rows.push(wire::GroupPartition {
                     topic: topic.name.clone(),
                     partition: partition.partition.0,
@@ -316,6 +325,8 @@ impl Shard {
                     bytes: self.backlog_bytes(partition, table),
                     held_bytes: held.bytes,
                     held_since_ms: held.since_ms,
+                    uncopied: if named { table.uncopied_count() } else { 0 },
+                    copies_wait: copies_wait.unwrap_or_default().to_owned(),
                 });
             }
         }
@@ -374,6 +385,22 @@ fn check_workable(topic: &TopicInfo, group: &str) -> Result<(), RequestError> {
     }
 }
 
+/// What dies would be work of the same group again, for ever.
+fn check_letters_leave(
+    topic: &TopicInfo,
+    group: &str,
+    settings: &wire::QueueSettings,
+) -> Result<(), RequestError> {
+    if topic.name != settings.dead_letter_topic {
+        return Ok(());
+    }
+    Err(RequestError::Invalid(format!(
+        "group `{group}` copies its dead letters to topic `{}`, and cannot work that topic itself: they would come back to \
+         it for ever; use another group, or another dead-letter topic",
+        topic.name
+    )))
+}
+
 /// The whole settings, or what is wrong with them.
 fn check_queue_settings(settings: Option<&wire::QueueSettings>) -> Result<wire::QueueSettings, RequestError> {
     let default = default_queue_settings();
@@ -408,7 +435,7 @@ fn check_queue_settings(settings: Option<&wire::QueueSettings>) -> Result<wire::
         );
     }
     if !complete.dead_letter_topic.is_empty() {
-        return fail("a named dead-letter topic is not supported by this version: see `dure dlq`".into());
+        check_name("topic", &complete.dead_letter_topic)?;
     }
     Ok(complete)
 }

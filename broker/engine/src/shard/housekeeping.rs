@@ -19,6 +19,7 @@ impl Shard {
             self.retry_for_room();
             self.resume_letters(now);
             self.apply_retention(now);
+            self.forget_ids(now);
             self.look_after_backup(now);
             self.begin_compaction(now);
         }

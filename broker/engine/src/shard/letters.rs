@@ -21,6 +21,7 @@ impl Shard {
         let Some(letters) = self.state.catalogue.dead_letter_log(key.0, key.1).map(|info| info.id) else {
             return;
         };
+        self.give_up_rejects_without_room(key);
         let dying = self.state.queue_topic(key.0, key.1).map(|topic| topic.dying()).unwrap_or_default();
         if dying.is_empty() || self.holds_letters() {
             return;
@@ -43,6 +44,18 @@ impl Shard {
                 reason: dying.reason,
                 from: dying.letter.map_or((source, dying.offset), |letter| (kept_in, letter)),
             }));
+        }
+    }
+
+    /// Where there are as many dead letters as can be, whoever rejected a message need not wait for one of them to go.
+    fn give_up_rejects_without_room(&mut self, key: QueueKey) {
+        for message in self.queues.rejects.waiting_in(key) {
+            let Some(topic) = self.state.queue_topic(key.0, key.1) else { return };
+            let table = topic.table(message.1.partition);
+            if table.is_some_and(|table| table.dead_room() == 0 && table.is_dying_new(message.2)) {
+                let what = "there are as many dead letters as can be: purge or redrive some".to_owned();
+                self.give_up_reject(message, &RequestError::Busy(what));
+            }
         }
     }
 

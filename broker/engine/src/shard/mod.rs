@@ -8,11 +8,13 @@ mod backup;
 mod cached;
 mod commit_path;
 mod compaction;
+mod copies;
 mod delay_reader;
 mod delays;
 mod durable;
 mod groups;
 mod housekeeping;
+mod ids;
 mod letters;
 mod open;
 mod produce;
@@ -37,6 +39,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use dure_proto::journal::{Event, event};
 use dure_proto::{GroupId, TopicId, TopicPartition};
 
+use crate::dedup::IdClock;
 use crate::disk::{DiskRef, SyncFailed};
 use crate::effect::{Effect, Input};
 use crate::job::Done;
@@ -51,6 +54,8 @@ use crate::time::Now;
 use cached::CacheWindow;
 use commit_path::{CommitPath, Step};
 use compaction::Compaction;
+use copies::Copies;
+pub(crate) use copies::LetterRead;
 pub(crate) use delay_reader::{DelayRead, DelayScan};
 use delays::Delays;
 pub(crate) use open::shard_dir;
@@ -84,6 +89,8 @@ pub struct ShardConfig {
     pub reserve_bytes: u64,
     /// Most messages that wait for their time; at it, one more is refused. Each batch of them takes 16 bytes of memory.
     pub scheduled_max: u64,
+    /// Most message ids that are remembered, at about 100 bytes each; at it, messages with further ids are refused.
+    pub message_ids_max: usize,
     /// How often retention and free space are looked at, in milliseconds.
     pub housekeeping_ms: u64,
     /// How long a backup may keep segments from being removed, in milliseconds.
@@ -118,6 +125,7 @@ impl Default for ShardConfig {
             flights_max: 2,
             reserve_bytes: 256 << 20,
             scheduled_max: 1 << 24,
+            message_ids_max: 1 << 21,
             housekeeping_ms: 1_000,
             backup_ms_max: 6 * 3_600_000,
             compaction_bytes_per_s: 64 << 20,
@@ -143,6 +151,7 @@ pub struct Shard {
     commit_path: CommitPath,
     queues: QueueSide,
     delays: Delays,
+    copies: Copies,
     tokens: TokenSource,
     random: fastrand::Rng,
     producer_next: u64,
@@ -155,6 +164,7 @@ pub struct Shard {
     topics_to_tell: bool,
     housekeeping_at_ms: u64,
     retention: RetentionClock,
+    id_clock: IdClock,
     compaction: Compaction,
     space: Space,
     unwritable: UnwritableLogs,
@@ -250,6 +260,7 @@ impl Shard {
             }
         }
         self.serve_delays(now);
+        self.serve_copies(now);
         self.effects.extend(self.commit_path.wanted_piece().map(Effect::Job));
         self.scrub(now);
         self.tend_space();
@@ -278,6 +289,7 @@ impl Shard {
             (!self.tails.is_empty()).then_some(0),
             self.queues.poll_timeout(),
             self.delays.poll_timeout(),
+            self.copies.poll_timeout(self.commit_path.is_crowded()),
             self.stream_timeout(),
             self.compaction.poll_timeout(),
             self.scrubber.poll_timeout(),
@@ -400,6 +412,7 @@ impl Shard {
             Done::Scrubbed(read) => self.handle_scrubbed(now, read),
             Done::DelayedRead(read) => self.enter_due(now, read),
             Done::DelayedFound(scan) => self.note_found(now, scan),
+            Done::LettersRead(read) => self.copy_letters(now, read),
         }
     }
 

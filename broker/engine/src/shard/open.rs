@@ -10,6 +10,7 @@ use dure_proto::{CommitSeq, Epoch, ShardId, TopicPartition};
 use super::cached::CacheWindow;
 use super::commit_path::{CommitPath, CommitPathConfig};
 use super::compaction::Compaction;
+use super::copies::Copies;
 use super::delays::Delays;
 use super::queues::QueueSide;
 use super::replay::Replay;
@@ -19,6 +20,7 @@ use super::sweep::Sweep;
 use super::tails::Tails;
 use super::{Checkpointing, Shard, ShardConfig};
 use crate::checkpoint::{self, Loaded};
+use crate::dedup::IdClock;
 use crate::disk::{DiskError, DiskRef};
 use crate::effect::Effect;
 use crate::finding::Finding;
@@ -202,6 +204,7 @@ impl Shard {
             tokens: TokenSource::new(if mutant::is(Mutant::TokensRepeat) { Epoch(1) } else { epoch }),
             unwritable: Default::default(),
             space: Space::new(config.reserve_bytes, disk.available_bytes().ok()),
+            id_clock: IdClock::new(now, state.dedup.clock_ms()),
             disk,
             dir,
             state,
@@ -209,6 +212,7 @@ impl Shard {
             commit_path,
             queues: QueueSide::default(),
             delays: Delays::default(),
+            copies: Copies::default(),
             producer_next: 0,
             requests: Default::default(),
             effects: Vec::new(),
@@ -270,6 +274,7 @@ impl Shard {
         }
         self.settle_lost_ranges(now);
         self.begin_delays(now);
+        self.begin_copies();
         self.decide(now);
     }
 

@@ -1,8 +1,9 @@
 //! Producing: a batch gets its offsets and goes into the open commit.
 
-use dure_proto::journal::{TopicExpiring, TopicKeyed, event};
+use dure_proto::journal::{ProducedBatch, TopicExpiring, TopicKeyed, event};
 use dure_proto::{BatchHeader, ENTRY_HEADER_BYTES, EntryHeader, Offset, ProducerId, TopicPartition, wire};
 
+use super::ids::{ProducedAt, known_response};
 use super::{Shard, Step};
 use crate::effect::Effect;
 use crate::mutant::{self, Mutant};
@@ -24,33 +25,40 @@ impl Shard {
     ) -> Result<(), RequestError> {
         let partition = produce.partition;
         self.check_produce(produce)?;
-        let batch = parse(produce)?;
+        let batch = parse(&produce.batch)?;
         let append_time_ms = self.retention.append_ms(now);
         if let Some(known) = self.admit(partition, &batch)? {
-            let known = known.map(|base_offset| Response::Produced { base_offset, append_time_ms });
-            self.reply_durably(reply_to, known.unwrap_or(Response::Scheduled { due_ms: now.wall_ms }));
+            self.reply_durably(reply_to, known_response(known, append_time_ms, now.wall_ms));
             return Ok(());
         }
-        // Not before: a batch that is in the log must not be called refused.
-        self.check_room(produce.batch.len())?;
-        self.check_writable(partition)?;
-        self.note_content(now, produce);
-        let base_offset = self.append(now, partition, &batch, &produce.batch);
-        self.reply_durably(reply_to, Response::Produced { base_offset, append_time_ms });
+        let base_offset = self.state.logs[&partition].layout.log_end();
+        let sifted = self.sift(now, produce, Some(base_offset))?;
+        if let Some(bytes) = &sifted.batch {
+            // Not before: a batch that is in the log must not be called refused.
+            self.check_room(bytes.len())?;
+            self.check_writable(partition)?;
+            self.note_content(now, produce);
+            match sifted.duplicates.is_empty() {
+                true => self.append(now, partition, &batch, bytes),
+                false => self.append(now, partition, &parse(bytes)?, bytes),
+            };
+        }
+        self.note_sifted(now, produce, &batch, &sifted, ProducedAt::Log(base_offset));
+        let duplicates = sifted.duplicates;
+        self.reply_durably(reply_to, Response::Produced { base_offset, append_time_ms, duplicates });
         Ok(())
     }
 
-    /// What is known of a batch that its session has sent before, and that may still be on its way to the disk: its
-    /// offset, unless it was to wait for its time.
+    /// What is known of a batch that its session has sent before, and that may still be on its way to the disk.
     pub(super) fn admit(
         &self,
         partition: TopicPartition,
         batch: &BatchHeader,
-    ) -> Result<Option<Option<Offset>>, RequestError> {
+    ) -> Result<Option<ProducedBatch>, RequestError> {
         let Some(stamp) = &batch.producer else { return Ok(None) };
         match self.state.logs[&partition].producers.admit(partition, stamp, batch.record_count)? {
             Admission::New => Ok(None),
-            Admission::Duplicate(offset) => Ok(Some(offset)),
+            Admission::Known(batch) => Ok(Some(batch)),
         }
     }
 
@@ -134,6 +142,6 @@ impl Shard {
 }
 
 /// Its bytes were checked by whoever received it.
-pub(super) fn parse(produce: &Produce) -> Result<BatchHeader, RequestError> {
-    BatchHeader::parse(&produce.batch).map_err(|error| RequestError::Invalid(error.to_string()))
+pub(super) fn parse(batch: &[u8]) -> Result<BatchHeader, RequestError> {
+    BatchHeader::parse(batch).map_err(|error| RequestError::Invalid(error.to_string()))
 }

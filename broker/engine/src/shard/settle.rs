@@ -77,7 +77,7 @@ impl Rejects {
     }
 
     /// Messages of one queue that somebody waits for.
-    fn waiting_in(&self, (group, topic): QueueKey) -> Vec<MessageKey> {
+    pub(super) fn waiting_in(&self, (group, topic): QueueKey) -> Vec<MessageKey> {
         let at = |partition, offset| (group, TopicPartition { topic, partition }, offset);
         let range = at(PartitionId(0), Offset::ZERO)..=at(PartitionId(u32::MAX), Offset(u64::MAX));
         self.waiting.range(range).map(|(message, _)| *message).collect()

@@ -15,8 +15,9 @@ use roaring::RoaringTreemap;
 
 use super::commit_path::Step;
 use super::queue_topic::QueueTopic;
-use crate::catalogue::{Catalogue, check_created, check_event};
+use crate::catalogue::{Catalogue, check_created, check_event, dedup_window_ms};
 use crate::compaction::Progress;
+use crate::dedup::Dedup;
 use crate::log::{Judge, LogLayout, Placement, SegmentMeta};
 use crate::mutant::{self, Mutant};
 use crate::producers::Producers;
@@ -111,6 +112,8 @@ pub(crate) struct State {
     group_next: u32,
     /// Which queue groups work a topic.
     queue_groups_of: BTreeMap<TopicId, BTreeSet<GroupId>>,
+    /// Ids of messages that were accepted lately.
+    pub(crate) dedup: Dedup,
 }
 
 impl State {
@@ -122,6 +125,7 @@ impl State {
             group_names: HashMap::new(),
             group_next: 1,
             queue_groups_of: BTreeMap::new(),
+            dedup: Dedup::default(),
         }
     }
 
@@ -129,6 +133,7 @@ impl State {
         let mut state = State::new();
         state.catalogue = Catalogue::restore(&checkpoint.topics, checkpoint.topic_next)?;
         state.group_next = checkpoint.group_next.max(1);
+        state.dedup = Dedup::restore(checkpoint.id_clock_ms, &checkpoint.message_ids)?;
         for log in &checkpoint.logs {
             let partition =
                 TopicPartition { topic: TopicId(log.topic), partition: PartitionId(log.partition) };
@@ -199,6 +204,7 @@ impl State {
             topics,
             logs: logs.collect(),
             groups: self.groups.values().map(Group::snapshot).collect(),
+            message_ids: if mutant::is(Mutant::IdsNotKept) { Vec::new() } else { self.dedup.snapshot() },
             ..Checkpoint::default()
         }
     }
@@ -288,7 +294,7 @@ impl State {
                 sequence: stamp.sequence.0,
                 records: header.record_count,
                 offset: header.base_offset.0,
-                delayed: false,
+                ..ProducedBatch::default()
             };
             log.producers.apply(stamp, batch, header.append_time_ms);
         }
@@ -341,7 +347,7 @@ impl State {
             }
             event::Event::DelaySettled(settled) => self.apply_delay_settled(settled),
             event::Event::ProducerSeen(seen) => {
-                let batch = seen.batch.ok_or("a producer's batch without a description")?;
+                let batch = seen.batch.clone().ok_or("a producer's batch without a description")?;
                 let stamp = ProducerStamp {
                     producer: ProducerId(seen.producer),
                     epoch: u16::try_from(seen.epoch).map_err(|_| "a producer's epoch is beyond 16 bits")?,
@@ -349,6 +355,15 @@ impl State {
                 };
                 let (_, log) = self.log_mut(seen.topic, seen.partition)?;
                 log.producers.apply(&stamp, batch, seen.wall_ms);
+                Ok(Vec::new())
+            }
+            event::Event::MessageIds(ids) => {
+                self.log_mut(ids.topic, ids.partition)?;
+                self.dedup.apply(ids)?;
+                Ok(Vec::new())
+            }
+            event::Event::MessageIdsExpired(expired) => {
+                self.dedup.apply_expired(expired);
                 Ok(Vec::new())
             }
             event::Event::GroupCreated(created) => {
@@ -401,6 +416,9 @@ impl State {
         let before =
             self.catalogue.table().by_id(topic).ok_or(format!("topic {topic} is unknown"))?.partitions;
         self.catalogue.apply_altered(altered);
+        if altered.config.as_ref().is_some_and(|config| dedup_window_ms(config) == 0) {
+            self.dedup.forget(topic);
+        }
         let mut steps = self.open_logs(topic, before, altered.partitions.max(before));
         for group in self.queue_groups_of(topic) {
             if let Some(Group { kind: GroupKind::Queue(queue), .. }) = self.groups.get_mut(&group) {
@@ -438,6 +456,7 @@ impl State {
         let info = self.catalogue.apply_deleted(topic).ok_or(format!("topic {topic} is unknown"))?;
         self.logs.retain(|partition, _| partition.topic != topic);
         self.queue_groups_of.remove(&topic);
+        self.dedup.forget(topic);
         for group in self.groups.values_mut() {
             match &mut group.kind {
                 GroupKind::Queue(queue) => drop(queue.topics.remove(&topic)),

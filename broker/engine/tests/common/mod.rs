@@ -105,7 +105,7 @@ impl Driver {
                 let table = RecordTable::Records(facts.collect());
                 self.shard.handle(self.now, Input::Records(FoundRecords { group, partition, from, table }));
             }
-            Effect::EndSubscription { .. } | Effect::Assign { .. } => {}
+            Effect::EndSubscription { .. } | Effect::Assign { .. } | Effect::CopiesWait(_) => {}
             Effect::Stopped(why) if self.may_stop => self.stopped = Some(why),
             Effect::Stopped(why) => panic!("stopped: {why}"),
         }
@@ -260,9 +260,17 @@ impl Driver {
     }
 }
 
-/// A batch without keys and times to live, whose records are small.
+/// A batch without keys, times to live and ids, whose records are small.
 pub fn produce(partition: TopicPartition, batch: Bytes) -> Produce {
-    Produce { partition, batch, keyed: false, all_keyed: false, record_bytes_max: 10, expiring: false }
+    Produce {
+        partition,
+        batch,
+        keyed: false,
+        all_keyed: false,
+        record_bytes_max: 10,
+        expiring: false,
+        ids: Vec::new(),
+    }
 }
 
 pub fn batch(values: &[&str]) -> Bytes {

@@ -109,7 +109,7 @@ impl Model {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        let known = self.messages.iter().filter(|message| message.is_known() || message.dead.is_some());
+        let known = self.messages.iter().filter(|message| message.is_known());
         known.count() >= settings().messages_max
     }
 
@@ -162,7 +162,7 @@ impl Model {
 
     /// How many could be granted one after the other.
     pub(crate) fn grantable(&self, scanned: u64) -> u64 {
-        let known = self.messages.iter().filter(|m| m.is_known() || m.dead.is_some()).count();
+        let known = self.messages.iter().filter(|m| m.is_known()).count();
         let room = settings().messages_max.saturating_sub(known) as u64;
         let all = (0..self.messages.len() as u64).filter(|offset| self.may_go(*offset, scanned));
         let (again, fresh): (Vec<_>, Vec<_>) = all.partition(|at| self.messages[*at as usize].is_known());

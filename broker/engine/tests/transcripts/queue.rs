@@ -244,6 +244,7 @@ fn described(event: &QueueEvent) -> String {
         }
         Event::Redriven(redriven) => format!("redriven {}", redriven.offset),
         Event::DeadPurged(purged) => format!("forgotten {}", purged.offset),
+        Event::LettersCopied(copied) => format!("copied the letters up to {}", copied.upto),
         Event::CursorMoved(moved) => format!("everything from {} again", moved.offset),
     }
 }

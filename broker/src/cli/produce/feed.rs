@@ -36,6 +36,8 @@ pub(super) struct Feed {
     pub(super) empty_as_null: bool,
     pub(super) ttl: Option<Duration>,
     pub(super) priority: Option<u8>,
+    pub(super) message_id: Option<Bytes>,
+    pub(super) id_from_key: bool,
     pub(super) delay: Option<Duration>,
     pub(super) at: Option<SystemTime>,
 }
@@ -113,11 +115,15 @@ impl Feed {
     fn message(&self, key: Option<Bytes>, value: Bytes) -> Message {
         let is_null = value.is_empty() && self.empty_as_null;
         let mut message = if is_null { Message::default() } else { Message::new(value) };
+        let id = if self.id_from_key { key.clone() } else { self.message_id.clone() };
         if let Some(key) = key {
             message = message.key(key);
         }
         for (name, value) in &self.headers {
             message = message.header(name.clone(), value.clone());
+        }
+        if let Some(id) = id {
+            message = message.id(id);
         }
         if let Some(ttl) = self.ttl {
             message = message.ttl(ttl);

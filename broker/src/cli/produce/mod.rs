@@ -40,6 +40,8 @@ const PIECES_MAX: usize = 1024;
     printf 'user-7:\\n' | dure produce profiles --key-separator : -Z     # deletes the key of a compacted topic\n  \
     echo offer | dure produce offers --ttl 15m\n  \
     echo 'smoke in hall 2' | dure produce alarms --priority 9     # for groups made with --ordering priority\n  \
+    echo '2 loaves' | dure produce orders --message-id order-4711 -o json    # sent twice, it is there once\n  \
+    printf 'order-1:a\\norder-2:b\\n' | dure produce orders --key-separator : --id-from-key\n  \
     dure produce photos --file cat.jpg --file dog.jpg --header type=image/jpeg\n  \
     echo 'has it arrived?' | dure produce reminders --delay 3d\n  \
     echo 'happy new year' | dure produce greetings --at 2027-01-01T00:00:00Z")]
@@ -66,6 +68,13 @@ pub(super) struct ProduceArgs {
     /// create --ordering priority` go by it.
     #[arg(long, value_name = "0..9", value_parser = clap::value_parser!(u8).range(0..=9))]
     priority: Option<u8>,
+    /// The id of the message. Of messages with one id that the topic is sent within its `dedup-window` (2m by default) only
+    /// the first is appended; the others are acknowledged with its offset, and -o json says `"duplicate":true`.
+    #[arg(long, value_name = "ID", conflicts_with = "id_from_key")]
+    message_id: Option<String>,
+    /// The key of each message is its id, too; see --message-id.
+    #[arg(long)]
+    id_from_key: bool,
     /// Send everything to this partition.
     #[arg(long, value_name = "P")]
     partition: Option<u32>,
@@ -88,6 +97,10 @@ pub(super) struct ProduceArgs {
 }
 
 pub(super) async fn run(args: ProduceArgs) -> Outcome {
+    if args.id_from_key && args.key.is_none() && args.key_separator.is_none() {
+        let text = "--id-from-key needs keys: give --key-separator, or --key";
+        return Err(Failure::Usage(text.to_owned()));
+    }
     let client = args.server.connect().await?;
     let producer = client.producer(&args.topic).compression(args.compression).build().await;
     let producer = producer.map_err(|error| cannot(&args.topic, &error))?;
@@ -102,6 +115,8 @@ pub(super) async fn run(args: ProduceArgs) -> Outcome {
         empty_as_null: args.empty_as_null,
         ttl: args.ttl,
         priority: args.priority,
+        message_id: args.message_id.map(Into::into),
+        id_from_key: args.id_from_key,
         delay: args.delay,
         at: args.at,
     };
@@ -182,9 +197,10 @@ impl Printer<'_> {
             self.acknowledged += 1;
             if let Some(start) = &self.line_start {
                 let (partition, buffer) = (ack.partition, self.out.buffer());
+                let end = if ack.duplicate { ",\"duplicate\":true}" } else { "}" };
                 let written = match ack.offset {
-                    Some(offset) => writeln!(buffer, "{start}{partition},\"offset\":{offset}}}"),
-                    None => writeln!(buffer, "{start}{partition},\"offset\":null}}"),
+                    Some(offset) => writeln!(buffer, "{start}{partition},\"offset\":{offset}{end}"),
+                    None => writeln!(buffer, "{start}{partition},\"offset\":null{end}"),
                 };
                 written.expect("memory takes it");
                 if self.out.is_full() {

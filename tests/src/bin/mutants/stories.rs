@@ -30,6 +30,8 @@ pub(crate) const STORIES: [(&str, fn()); 11] = [
     ("a write cut in two", a_write_that_fails_half_way_is_answered_with_an_error),
     ("the page cache after a failed sync", what_a_failed_sync_left_in_the_page_cache_is_not_believed),
     ("a death cut in two", a_power_cut_finds_a_dead_letter_whole_or_not_at_all),
+    ("an id, whenever the power fails", an_id_is_known_wherever_its_message_is),
+    ("a copied letter, whenever the power fails", each_letter_is_copied_once_whenever_the_power_fails),
 ];
 
 const START: Now = Now { mono_ms: 0, wall_ms: 1_700_000_000_000 };
@@ -345,4 +347,88 @@ fn reject(driver: &mut Driver, lease: &LeaseGrant) -> (dure_proto::GroupId, Topi
         _ => None,
     });
     wanted.expect("the record is wanted")
+}
+
+/// Cut off after so many changes to the disk, and once not at all but shut down; says whether it came to its end.
+fn told_until(changes: u64, tell: impl FnOnce(&mut Driver, &SimDisk)) -> (SimDisk, bool) {
+    let disk = SimDisk::new(0);
+    let mut driver = open(&disk);
+    driver.may_stop = true;
+    tell(&mut driver, &disk);
+    let survived = !disk.is_off();
+    if survived {
+        driver.shard.begin_shutdown(driver.now);
+        driver.settle();
+    }
+    drop(driver);
+    let _ = disk.crash_with(|_| if changes.is_multiple_of(2) { Survival::Lost } else { Survival::Kept });
+    (disk, survived)
+}
+
+fn an_id_is_known_wherever_its_message_is() {
+    let send = |driver: &mut Driver, partition| {
+        let mut builder = BatchBuilder::new(Compression::None);
+        builder.push(None, Some(b"order"), &[], 0).expect("fits");
+        let ids = vec![Some(dure_proto::IdHash(7))];
+        let produce = dure_engine::Produce { ids, ..common::produce(partition, builder.build(None)) };
+        driver.try_ask(Request::Produce(produce))
+    };
+    for changes in 0.. {
+        let (disk, survived) = told_until(changes, |driver, disk| {
+            let orders = driver.topic(TOPIC, 1);
+            disk.power_off_after(changes);
+            send(driver, orders);
+        });
+        let later = Now { wall_ms: START.wall_ms + 3_600_000, ..START };
+        let mut driver = Driver::open_with(Arc::new(disk), later, small_config());
+        let orders = driver.partition(TOPIC);
+        assert!(matches!(send(&mut driver, orders), Some(Ok(_))));
+        let (values, _) = read(&driver, orders, Offset(0));
+        assert_eq!(values, ["order"], "cut off after {changes} changes");
+        if survived {
+            return;
+        }
+    }
+}
+
+fn each_letter_is_copied_once_whenever_the_power_fails() {
+    let letters_and_copies = |driver: &mut Driver| {
+        let dead = driver.group(GROUP).partitions[0].dead as usize;
+        let graves = driver.partition("graves");
+        (dead, read(driver, graves, Offset(0)).0.len())
+    };
+    for changes in 0.. {
+        let (disk, survived) = told_until(changes, |driver, disk| {
+            let photos = driver.topic(TOPIC, 1);
+            driver.topic("graves", 1);
+            let queue = wire::QueueSettings {
+                dead_letter_topic: "graves".into(),
+                ..dure_engine::default_queue_settings()
+            };
+            let create = wire::CreateGroup {
+                name: GROUP.into(),
+                kind: wire::GroupKind::Queue as i32,
+                topics: vec![TOPIC.into()],
+                queue: Some(queue),
+            };
+            driver.ask(Request::CreateGroup(create)).expect("created");
+            driver.produce(photos, &["a", "b"]).expect("produced");
+            let leases = driver.receive(TOPIC, GROUP, 2);
+            disk.power_off_after(changes);
+            for lease in leases {
+                let receipt =
+                    Receipt { partition: photos.partition, offset: lease.offset, token: lease.token };
+                let item = SettleItem { receipt, action: SettleAction::Reject { reason: "bad".into() } };
+                let settle = Settle { topic: TOPIC.into(), group: GROUP.into(), items: vec![item] };
+                driver.try_ask(Request::Settle(settle));
+            }
+        });
+        let mut driver = open(&disk);
+        driver.advance(1_000);
+        let (dead, copies) = letters_and_copies(&mut driver);
+        assert_eq!(dead, copies, "cut off after {changes} changes");
+        if survived {
+            return;
+        }
+    }
 }

@@ -8,16 +8,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use dure_engine::{ConnectionId, Due, Now, SubscriptionId};
-use dure_proto::wire::{QueueSettings, TopicConfig};
+use dure_proto::wire::{self, QueueSettings, TopicConfig};
 use dure_proto::{
-    BatchBuilder, Compression, LeaseToken, Offset, PRIORITY_HEADER, ProducerId, ProducerStamp, TTL_HEADER,
-    TopicId, TopicPartition,
+    BatchBuilder, Compression, LeaseToken, MESSAGE_ID_HEADER, Offset, PRIORITY_HEADER, ProducerId,
+    ProducerStamp, TTL_HEADER, TopicId, TopicPartition,
 };
 
 pub(crate) use log::{LogModel, read_as_a_broker, read_batch, read_log, read_value};
 pub(crate) use queue::{Account, Dead, PartModel, SettledItem};
 pub(crate) use stream::{Committed, Member};
 
+use crate::sim::copied::{CopyPlace, DeathKey};
 use crate::sim::{Checked, ensure};
 
 /// Different keys.
@@ -127,6 +128,16 @@ pub(crate) enum Fate {
 pub(crate) struct Batch {
     pub(crate) partition: TopicPartition,
     pub(crate) bytes: Bytes,
+    /// Of what was sent.
+    pub(crate) sent: Vec<Bytes>,
+    pub(crate) ids: Vec<Option<u8>>,
+    /// Which of the records were appended, once that is known; the others were duplicates.
+    pub(crate) kept: Option<Vec<usize>>,
+    /// What was said of those.
+    pub(crate) duplicates: Option<Vec<wire::Duplicates>>,
+    /// When it was sent first, in time that anything ran.
+    pub(crate) asked_ms: Option<u64>,
+    /// Of what was appended, or may be.
     pub(crate) values: Vec<Bytes>,
     /// The key of each record, if it has one; all have one in compacted topics.
     pub(crate) keys: Vec<Option<Key>>,
@@ -200,6 +211,20 @@ pub(crate) struct Model {
     pub(crate) members: Vec<Member>,
     pub(crate) tokens: BTreeSet<LeaseToken>,
     pub(crate) producers: BTreeSet<ProducerId>,
+    /// Copies of dead letters, by what died, and by where they are: the batch that each counts as.
+    pub(crate) copies: BTreeMap<DeathKey, CopyPlace>,
+    pub(crate) copied_at: BTreeMap<CopyPlace, u64>,
+    /// Messages that were accepted, by topic and id.
+    pub(crate) accepted: BTreeMap<(TopicId, u8), Vec<Accepted>>,
+}
+
+/// A message with an id that is in its log: sent first and seen first then, in time that anything ran.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Accepted {
+    pub(crate) batch: u64,
+    pub(crate) index: usize,
+    pub(crate) asked_ms: u64,
+    pub(crate) seen_ms: u64,
 }
 
 impl Model {
@@ -210,13 +235,14 @@ impl Model {
         partition: TopicPartition,
         shape: RecordShape,
         producer: Option<ProducerStamp>,
-        records: u32,
+        ids: &[Option<u8>],
     ) -> u64 {
         let RecordShape { value_bytes_max, keyed, ttl_percent } = shape;
-        let id = self.batches.len() as u64 + 1;
+        let records = ids.len() as u32;
+        let number = self.batches.len() as u64 + 1;
         let compression = if rng.u8(0..4) == 0 { Compression::Lz4 } else { Compression::None };
         let mut builder = BatchBuilder::new(compression);
-        let values: Vec<Bytes> = (0..records).map(|i| value(rng, id, i, value_bytes_max)).collect();
+        let values: Vec<Bytes> = (0..records).map(|i| value(rng, number, i, value_bytes_max)).collect();
         let keys: Vec<Option<Key>> = (0..records)
             .map(|_| {
                 let has_key = keyed || rng.u8(0..3) > 0;
@@ -229,16 +255,18 @@ impl Model {
                 (rng.u32(0..100) < ttl_percent).then(|| rng.u64(0..ttl_ms_max))
             })
             .collect();
-        for ((key, value), ttl_ms) in keys.iter().zip(&values).zip(&ttls_ms) {
+        for (((key, value), ttl_ms), id) in keys.iter().zip(&values).zip(&ttls_ms).zip(ids) {
             let value = key.is_none_or(|key| !key.deletes).then_some(&value[..]);
             let key = key.map(|key| [key.key]);
             let ttl = ttl_ms.map(|ttl_ms| ttl_ms.to_string());
             let ttl = ttl.as_ref().map(|ttl| (TTL_HEADER.as_bytes(), Some(ttl.as_bytes())));
             let level = [b'0' + rng.u8(0..10)];
             let priority = (rng.u8(0..4) == 0).then_some((PRIORITY_HEADER.as_bytes(), Some(&level[..])));
-            let headers: Vec<_> = ttl.into_iter().chain(priority).collect();
+            let id = id.map(|id| [id]);
+            let id = id.as_ref().map(|id| (MESSAGE_ID_HEADER.as_bytes(), Some(&id[..])));
+            let headers: Vec<_> = ttl.into_iter().chain(priority).chain(id).collect();
             let key = key.as_ref().map(|key| &key[..]);
-            builder.push(key, value, &headers, id as i64).expect("it is small");
+            builder.push(key, value, &headers, number as i64).expect("it is small");
         }
         let record_bytes_max = builder.record_bytes_max();
         let bytes = builder.build(producer);
@@ -251,6 +279,11 @@ impl Model {
         let batch = Batch {
             partition,
             bytes,
+            sent: values.clone(),
+            ids: ids.to_vec(),
+            kept: None,
+            duplicates: None,
+            asked_ms: None,
             values,
             keys,
             ttls_ms,
@@ -261,8 +294,8 @@ impl Model {
             acked_with: None,
             delay: None,
         };
-        self.batches.insert(id, batch);
-        id
+        self.batches.insert(number, batch);
+        number
     }
 
     /// Batches of one partition that are to wait, are not known to be in their log, and may be.
@@ -371,6 +404,14 @@ impl Model {
             }
         }
     }
+}
+
+/// Which record of which batch a value says that it is.
+pub(crate) fn named_in(value: &[u8]) -> Option<(u64, usize)> {
+    let text = String::from_utf8_lossy(&value[..value.len().min(40)]).into_owned();
+    let mut numbers = text.split('-');
+    let batch = numbers.next()?.strip_prefix('b')?.parse().ok()?;
+    Some((batch, numbers.next()?.strip_prefix('r')?.parse().ok()?))
 }
 
 /// Says which record of which batch it is, and goes on with noise.

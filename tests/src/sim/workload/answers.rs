@@ -149,7 +149,7 @@ impl World {
         let batch = self.model.batches.get_mut(&id).expect("it was sent");
         let (partition, stamped) = (batch.partition, batch.stamped);
         match answer {
-            Ok(Response::Scheduled { due_ms }) => {
+            Ok(Response::Scheduled { due_ms, .. }) => {
                 let earliest_ms = batch.delay.map(|delay| delay.due_ms);
                 ensure!(
                     earliest_ms.is_some_and(|earliest_ms| earliest_ms <= *due_ms)
@@ -165,7 +165,9 @@ impl World {
                 self.session_acked(partition, id);
                 self.count("batches that wait");
             }
-            Ok(Response::Produced { base_offset, append_time_ms }) => {
+            Ok(Response::Produced { base_offset, append_time_ms, duplicates }) => {
+                self.duplicates_named(id, duplicates)?;
+                let batch = self.model.batches.get_mut(&id).expect("it was sent");
                 ensure!(
                     batch.fate != Fate::Scheduled,
                     "batch {id} waited and, sent again, is at {base_offset} of {partition}"
@@ -182,8 +184,10 @@ impl World {
                 let delayed = batch.delay.is_some();
                 let (records, append_ms) = (batch.values.len() as u32, (*append_time_ms).min(now));
                 let log = self.model.logs.entry(partition).or_default();
-                log.place(*base_offset, id, records, append_ms)?;
-                if !delayed {
+                if records > 0 {
+                    log.place(*base_offset, id, records, append_ms)?;
+                }
+                if !delayed && records > 0 {
                     log.place_in_order(*base_offset, place)?;
                 }
                 self.session_acked(partition, id);

@@ -6,9 +6,9 @@ use dure_engine::{Input, Request, Settle, SettleAction, SettleItem, Subscription
 use dure_proto::{LeaseToken, Offset, Receipt, TopicPartition, wire};
 
 use super::{Op, QUEUES, STREAMS, TOPICS};
-use crate::sim::Checked;
 use crate::sim::model::{GroupShape, LogModel, Member, SettledItem};
 use crate::sim::world::{Held, Subscribed, World};
+use crate::sim::{Checked, copied};
 
 /// Half of the groups keep the order of keys.
 const ORDERINGS: [wire::Ordering; 4] =
@@ -26,6 +26,10 @@ impl World {
             backoff_first_ms: 10,
             backoff_max_ms: 200,
             hold: self.rng.u8(0..4) > 0,
+            dead_letter_topic: match self.knobs.copies_letters && name == copied::GROUP {
+                true => copied::GRAVES.to_owned(),
+                false => String::new(),
+            },
             expired: if self.rng.bool() { wire::Expired::DeadLetter } else { wire::Expired::Drop } as i32,
             ordering: ORDERINGS[self.rng.usize(0..ORDERINGS.len())] as i32,
             ..dure_engine::default_queue_settings()

@@ -232,8 +232,10 @@ fn topic_config(rng: &mut fastrand::Rng) -> wire::TopicConfig {
         2..=4 => wire::Cleanup::Compact,
         _ => wire::Cleanup::Delete,
     };
+    let nth = rng.usize(0..4);
     wire::TopicConfig {
-        retention_ms: [None, None, Some(500), Some(8_000)][rng.usize(0..4)],
+        retention_ms: [None, None, Some(500), Some(8_000)][nth],
+        dedup_window_ms: [None, Some(1_000), Some(3_600_000), None][nth].or(Some(120_000)),
         retention_bytes: [None, None, Some(20 << 10)][rng.usize(0..3)],
         segment_bytes: 16 << 10,
         cleanup: cleanup as i32,

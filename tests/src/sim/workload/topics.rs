@@ -4,6 +4,8 @@ use dure_engine::{Produce, Request};
 use dure_proto::{ProducerStamp, Sequence, TopicPartition, wire};
 
 use super::{Op, TOPICS, topic_config};
+use crate::sim::copied::GRAVES;
+use crate::sim::identified::hashes;
 use crate::sim::knobs::Knobs;
 use crate::sim::model::{Delay, Place, RecordShape, Sender, Session, TopicShape};
 use crate::sim::world::World;
@@ -17,7 +19,7 @@ impl World {
     pub(super) fn create_topic(&mut self) {
         let name = self.pick(&TOPICS).to_owned();
         let partitions = self.rng.u32(1..=2);
-        let config = topic_config(&mut self.rng);
+        let config = self.config_for(&name);
         let topic = self.model.topics.entry(name.clone()).or_default();
         if topic.shape.pending.is_some() || topic.purging {
             return;
@@ -34,9 +36,18 @@ impl World {
         self.send(Request::CreateTopic(create), Op::Topic { name });
     }
 
+    /// What dead letters are copied to is not compacted, so that all of them can be counted.
+    fn config_for(&mut self, name: &str) -> wire::TopicConfig {
+        let mut config = topic_config(&mut self.rng);
+        if self.knobs.copies_letters && name == GRAVES && config.cleanup() == wire::Cleanup::Compact {
+            config.set_cleanup(wire::Cleanup::Delete);
+        }
+        config
+    }
+
     pub(super) fn alter_topic(&mut self) {
         let name = self.pick(&TOPICS).to_owned();
-        let config = topic_config(&mut self.rng);
+        let config = self.config_for(&name);
         let more = self.rng.u8(0..4) == 0;
         let Some(topic) = self.model.topics.get_mut(&name) else { return };
         let Some(now) = topic.shape.now.clone() else { return };
@@ -79,7 +90,8 @@ impl World {
         let Some(partition) = self.pick_partition() else { return };
         let records = self.rng.u32(1..=RECORDS_MAX);
         let shape = self.record_shape(partition);
-        let batch = self.model.new_batch(&mut self.rng, partition, shape, None, records);
+        let ids = self.choose_ids(partition, records);
+        let batch = self.model.new_batch(&mut self.rng, partition, shape, None, &ids);
         self.choose_delay(batch);
         self.send_batch(batch);
     }
@@ -122,7 +134,8 @@ impl World {
         let records = self.rng.u32(1..=RECORDS_MAX);
         let stamp = ProducerStamp { producer, epoch: 0, sequence };
         let shape = self.record_shape(partition);
-        let batch = self.model.new_batch(&mut self.rng, partition, shape, Some(stamp), records);
+        let ids = self.choose_ids(partition, records);
+        let batch = self.model.new_batch(&mut self.rng, partition, shape, Some(stamp), &ids);
         self.choose_delay(batch);
         let stream = self.model.sessions[at].streams.get_mut(&partition).expect("just made");
         stream.next_sequence += records;
@@ -146,6 +159,7 @@ impl World {
         let reply_to = self.next_reply_to();
         let batch = self.model.batches.get_mut(&id).expect("it was just made");
         batch.place.get_or_insert(Place { sender: Sender::Connection(reply_to.connection), nth: id });
+        batch.asked_ms.get_or_insert(self.ran_ms);
         let produce = Produce {
             partition: batch.partition,
             batch: batch.bytes.clone(),
@@ -153,6 +167,7 @@ impl World {
             all_keyed: batch.keys.iter().all(Option::is_some),
             record_bytes_max: batch.record_bytes_max,
             expiring: batch.ttls_ms.iter().any(Option::is_some),
+            ids: hashes(&batch.ids),
         };
         let request = match batch.delay {
             Some(Delay { due, .. }) => Request::ProduceLater { produce, due },

@@ -227,3 +227,24 @@ fn what_came_back_is_not_granted_before_that_is_durable() {
     assert_eq!(story.table.grantable(), 3);
     assert_eq!(story.settle(second, SettleAction::Ack), Err(SettleError::UnknownReceipt));
 }
+
+#[test]
+fn dead_letters_stop_no_fresh_message_and_at_their_own_bound_what_dies_waits() {
+    let settings = LeaseSettings { messages_max: 4, dead_max: 6, ..LeaseSettings::default() };
+    let mut story = Story::with_settings(20, settings);
+    for _ in 0..6 {
+        let grant = story.receive();
+        assert_eq!(story.settle(grant, reject("")), Ok(Settlement::Dying));
+        story.bury_all(grant.offset.0);
+    }
+    assert_eq!((story.table.is_full(), story.table.grantable(), story.table.dead_room()), (false, 4, 0));
+    let grant = story.receive();
+    assert_eq!(story.settle(grant, reject("")), Ok(Settlement::Dying));
+    assert!(!story.table.has_dying() && story.table.take_dying(9).is_empty(), "there is no room for it");
+    // A redrive gives back no more than may be known singly.
+    assert_eq!(story.table.redrive(9, Offset::MAX, story.now, &mut story.journal), 3);
+    story.table.check();
+    assert!(story.table.has_dying() && story.table.is_full());
+    assert_eq!(story.table.purge_dead(9, story.now, &mut story.journal), 3);
+    assert_eq!(story.counts().3, 0);
+}
