@@ -49,7 +49,7 @@ pub(crate) enum Job {
         bytes: u64,
         recycle: Option<String>,
     },
-    WriteCheckpoint(CheckpointFile),
+    WriteCheckpoint(Box<CheckpointFile>),
     Remove {
         paths: Vec<String>,
         dirs: Vec<String>,

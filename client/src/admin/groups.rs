@@ -273,6 +273,11 @@ pub struct GroupPartition {
     pub copies_wait: Option<String>,
 }
 
+/// The sum, which of nothing is 0 and not the -0.0 that the standard library adds to.
+fn total(rates: impl Iterator<Item = f64>) -> f64 {
+    rates.fold(0.0, |sum, rate| sum + rate)
+}
+
 impl GroupDescription {
     fn from_wire(group: wire::GroupDescription) -> Result<GroupDescription> {
         let kind = match group.kind() {
@@ -302,8 +307,8 @@ impl GroupDescription {
             arrived: sum(|p| p.arrived),
             serviced: sum(|p| p.serviced),
             expired: sum(|p| p.expired),
-            arrival_per_s: partitions.iter().map(|p| p.arrival_per_s).sum(),
-            service_per_s: partitions.iter().map(|p| p.service_per_s).sum(),
+            arrival_per_s: total(partitions.iter().map(|p| p.arrival_per_s)),
+            service_per_s: total(partitions.iter().map(|p| p.service_per_s)),
             bytes: sum(|p| p.bytes),
             held_bytes: sum(|p| p.held_bytes),
             settings: group.queue.filter(|_| kind == GroupKind::Queue).map(QueueSettings::from_wire),
@@ -491,5 +496,16 @@ impl Admin {
     /// `UNKNOWN_GROUP`, `GROUP_NOT_EMPTY`.
     pub async fn delete_group(&self, name: &str) -> Result<()> {
         self.change(Body::DeleteGroup(wire::DeleteGroup { name: name.to_owned() })).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_without_partitions_has_rates_of_plain_zero() {
+        assert!(total(std::iter::empty()).is_sign_positive());
+        assert_eq!(total([1.5, 2.5].into_iter()), 4.0);
     }
 }

@@ -196,7 +196,7 @@ impl Shard {
         let uncached = self.cached.advance(written);
         let (for_backup, failed) = (self.backup_wants_content(), self.checkpoint.dir_sync_failed.clone());
         let file = CheckpointFile::new(checkpoints, checkpoint, files, dirs, for_backup, failed, uncached);
-        self.effects.push(Effect::Job(DiskJob(Job::WriteCheckpoint(file))));
+        self.effects.push(Effect::Job(DiskJob(Job::WriteCheckpoint(Box::new(file)))));
     }
 
     /// Journal pieces are kept back to the checkpoint before the last, so that a damaged one can be replayed around.

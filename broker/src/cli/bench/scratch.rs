@@ -1,9 +1,15 @@
 //! A run's own topic and group, taken away again behind it.
 
-use dure_client::{Admin, QueueSettings, TopicConfig};
+use std::time::Duration;
+
+use dure_client::{Admin, ErrorCode, QueueSettings, TopicConfig};
+use tokio::time::{Instant, sleep};
 
 use super::super::args::ServerArgs;
 use super::super::failure::{Failure, Outcome, note};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// A topic with a group that nobody else has.
 pub(super) struct Scratch {
@@ -60,8 +66,17 @@ impl Scratch {
     /// Removes what it made.
     pub(super) async fn remove(self) -> Outcome {
         let Scratch { admin, topic, group, lent } = self;
-        // Not every run gets as far as having a group.
-        let _ = admin.delete_group(&group).await;
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match admin.delete_group(&group).await {
+                // Not every run gets as far as having a group.
+                Ok(()) => break,
+                Err(error) if error.code() == Some(ErrorCode::UnknownGroup) => break,
+                // The broker has not noticed yet that its workers are gone.
+                Err(_) if Instant::now() < until => sleep(AGAIN).await,
+                Err(error) => return Err(Failure::cannot(format!("delete group `{group}`"), &error)),
+            }
+        }
         if lent {
             return Ok(());
         }
