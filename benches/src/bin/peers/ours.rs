@@ -31,7 +31,7 @@ pub(crate) async fn start() -> Res<Server> {
         command.arg(dir.join("data"));
         Ok(command)
     })?;
-    server.wait(|address| async move { Ok(drop(TcpStream::connect(address).await?)) }).await?;
+    server.wait(|address| async move { Ok(TcpStream::connect(address).await?) }).await?;
     Ok(server)
 }
 
