@@ -18,7 +18,7 @@ use dure_proto::{
 mod common;
 use common::Driver;
 
-pub(crate) const STORIES: [(&str, fn()); 11] = [
+pub(crate) const STORIES: [(&str, fn()); 13] = [
     ("a flipped bit in a segment", a_flipped_bit_in_a_segment_is_named_and_hides_nothing),
     ("a flipped bit in the journal", a_flipped_bit_in_the_journal_is_named_and_hides_nothing),
     ("a foreign index", a_foreign_index_is_invisible),
