@@ -24,7 +24,7 @@ use checkers::{CHECKERS, Caught};
 #[command(name = "mutants")]
 struct Options {
     /// How many seeds of the simulator a fault may take at most.
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 4_000)]
     seeds: u64,
     /// Only faults whose name contains this, without the run that has to pass. Of a single one all that was seen is shown.
     #[arg(long)]
