@@ -8,11 +8,12 @@
 //! part of a run (32 bytes for each batch): about 90 bytes for an id sent in a batch of many, 130 for one sent alone.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 
 use dure_proto::journal::{MessageIds, MessageIdsExpired};
 use dure_proto::{IdHash, Offset, PartitionId, TopicId};
 
+use crate::already_hashed::AlreadyHashed;
 use crate::mutant::{self, Mutant};
 use crate::time::Now;
 
@@ -204,24 +205,6 @@ impl TopicIds {
                 ids: hashes.flat_map(|hash| hash.0.to_le_bytes()).collect(),
             }
         })
-    }
-}
-
-/// Takes the lower half of what is a hash already.
-#[derive(Clone, Copy, Debug, Default)]
-struct AlreadyHashed(u64);
-
-impl Hasher for AlreadyHashed {
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("ids are 128-bit numbers");
-    }
-
-    fn write_u128(&mut self, hash: u128) {
-        self.0 = hash as u64;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }
 

@@ -76,6 +76,21 @@ fn entries(commit: &[u8]) -> Vec<JournalEntry> {
     decode_body(&body, header.entry_count).expect("entries")
 }
 
+/// A commit of these events is what was kept, and they come out of that again.
+fn check_events(name: &str, events: Vec<event::Event>) {
+    let mut builder = CommitBuilder::reuse(Vec::new());
+    for event in events.clone() {
+        builder.push_event(&Event { event: Some(event) });
+    }
+    let (bytes, _) = builder.finish(&stamp(false));
+    check(name, unpadded(&bytes));
+    let kept = entries(&fixture(name)).into_iter().map(|entry| match entry {
+        JournalEntry::Event(event) => event.event.expect("a known kind"),
+        JournalEntry::Batch { .. } => panic!("only events were written"),
+    });
+    assert_eq!(kept.collect::<Vec<_>>(), events);
+}
+
 #[test]
 fn a_commit_is_as_it_was() {
     let mut builder = CommitBuilder::reuse(Vec::new());
@@ -212,17 +227,7 @@ pub(crate) fn events() -> Vec<event::Event> {
 
 #[test]
 fn events_are_as_they_were() {
-    let mut builder = CommitBuilder::reuse(Vec::new());
-    for event in events() {
-        builder.push_event(&Event { event: Some(event) });
-    }
-    let (bytes, _) = builder.finish(&stamp(false));
-    check("events-v1.hex", unpadded(&bytes));
-    let kept = entries(&fixture("events-v1.hex")).into_iter().map(|entry| match entry {
-        JournalEntry::Event(event) => event.event.expect("a known kind"),
-        JournalEntry::Batch { .. } => panic!("only events were written"),
-    });
-    assert_eq!(kept.collect::<Vec<_>>(), events());
+    check_events("events-v1.hex", events());
 }
 
 /// What delayed messages added: the topic of a delay log, and what is done with of one.
@@ -246,17 +251,7 @@ fn delay_events() -> Vec<event::Event> {
 
 #[test]
 fn events_of_delayed_messages_are_as_they_were() {
-    let mut builder = CommitBuilder::reuse(Vec::new());
-    for event in delay_events() {
-        builder.push_event(&Event { event: Some(event) });
-    }
-    let (bytes, _) = builder.finish(&stamp(false));
-    check("events-v1-delay.hex", unpadded(&bytes));
-    let kept = entries(&fixture("events-v1-delay.hex")).into_iter().map(|entry| match entry {
-        JournalEntry::Event(event) => event.event.expect("a known kind"),
-        JournalEntry::Batch { .. } => panic!("only events were written"),
-    });
-    assert_eq!(kept.collect::<Vec<_>>(), delay_events());
+    check_events("events-v1-delay.hex", delay_events());
 }
 
 /// The log has four of 1,100 messages in the middle of it done with.
@@ -323,17 +318,7 @@ fn id_events() -> Vec<event::Event> {
 
 #[test]
 fn events_of_message_ids_are_as_they_were() {
-    let mut builder = CommitBuilder::reuse(Vec::new());
-    for event in id_events() {
-        builder.push_event(&Event { event: Some(event) });
-    }
-    let (bytes, _) = builder.finish(&stamp(false));
-    check("events-v1-ids.hex", unpadded(&bytes));
-    let kept = entries(&fixture("events-v1-ids.hex")).into_iter().map(|entry| match entry {
-        JournalEntry::Event(event) => event.event.expect("a known kind"),
-        JournalEntry::Batch { .. } => panic!("only events were written"),
-    });
-    assert_eq!(kept.collect::<Vec<_>>(), id_events());
+    check_events("events-v1-ids.hex", id_events());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! through [`disk::Disk`], and what is to happen outside goes out as [`Effect`]s, so that a seeded simulator
 //! drives the very code that ships.
 
+mod already_hashed;
 mod backup;
 mod catalogue;
 mod checkpoint;

@@ -75,11 +75,7 @@ impl Default for ServeOptions {
             inflight_bytes_max: 64 << 20,
             connection_inflight_bytes_max: 16 << 20,
             batch_cache_bytes_max: 16 << 20,
-            shard: ShardConfig {
-                scrub_bytes_per_s: 4 << 20,
-                page_cache_bytes: 1 << 30,
-                ..ShardConfig::default()
-            },
+            shard: ShardConfig { scrub_bytes_per_s: 4 << 20, ..ShardConfig::default() },
             hello_timeout: Duration::from_secs(5),
             frame_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(9),

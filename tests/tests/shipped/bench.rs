@@ -44,4 +44,8 @@ fn what_a_bench_produced_stays_for_the_one_that_reads() {
     rises(&bench(&broker, "produce --topic load --messages 1000 --size 100 --partitions 2", 1000, 100));
     let report = broker.json("bench consume --topic load");
     assert_eq!((&report["messages"], &report["bytes"]), (&1000.into(), &100_000.into()), "{report}");
+    let report = bench(&broker, "queue --topic load --workers 2", 1000, 100);
+    rises(&report["ack"]);
+    assert_eq!(broker.json("topic describe load")["messages"], 1000, "the topic is somebody's");
+    assert_eq!(broker.json_lines("group list"), Vec::<Value>::new());
 }

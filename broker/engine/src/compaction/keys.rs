@@ -6,6 +6,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 use dure_proto::Offset;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
+use crate::already_hashed::AlreadyHashed;
+
 /// Knows keys by their 128-bit SipHash under a secret of the data directory: nobody outside can make two keys that meet,
 /// and by chance two of 2^30 keys do in one of 2^69 passes. Its bound is the number of keys.
 pub(crate) struct KeyMap {
@@ -39,24 +41,6 @@ impl KeyMap {
         let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
         hasher.write(key);
         hasher.finish128().as_u128()
-    }
-}
-
-/// Takes the lower half of what is a hash already.
-#[derive(Default)]
-struct AlreadyHashed(u64);
-
-impl Hasher for AlreadyHashed {
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("keys are 128-bit numbers");
-    }
-
-    fn write_u128(&mut self, hash: u128) {
-        self.0 = hash as u64;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }
 

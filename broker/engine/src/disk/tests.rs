@@ -270,3 +270,37 @@ fn both_can_be_shared() {
         [Arc::new(SimDisk::new(1)), Arc::new(RealDisk::open(&std::env::temp_dir()).unwrap())];
     assert!(disks.iter().all(|disk| disk.list("").is_ok()));
 }
+
+#[test]
+fn what_is_uncached_is_read_as_before_and_a_file_that_is_gone_is_as_good() {
+    on_each_disk(|disk| {
+        let bytes = pattern(100_000);
+        write_synced(disk, "a", &bytes);
+        disk.uncache("a", 65_536);
+        disk.uncache("gone", 65_536);
+        assert_eq!(content(disk, "a").unwrap(), bytes);
+    });
+}
+
+/// Where the file system can tell: on tmpfs memory is all there is.
+#[test]
+fn clean_pages_that_are_uncached_leave_the_page_cache_and_what_is_not_synced_is_kept() {
+    const TMPFS: i64 = 0x0102_1994;
+    let dir = tempfile::tempdir().unwrap();
+    if rustix::fs::statfs(dir.path()).unwrap().f_type as i64 == TMPFS {
+        return;
+    }
+    let disk = RealDisk::open(dir.path()).unwrap();
+    let file = write_synced(&disk, "a", &pattern(1 << 20));
+    // Pages on their way into a list of the kernel's stay until they are there.
+    let left = (0..1_000).any(|_| {
+        disk.uncache("a", 1 << 20);
+        file.read_cached_at(0, &mut [0; 16]).unwrap().is_none()
+    });
+    assert!(left, "it is still in the page cache");
+    file.write_all_at(0, b"again").unwrap();
+    disk.uncache("a", 4096);
+    let mut back = [0; 5];
+    file.read_exact_at(0, &mut back).unwrap();
+    assert_eq!(&back, b"again");
+}

@@ -9,8 +9,8 @@ use dure_proto::{
 };
 
 use super::{
-    Cursor, LateEntry, LogLayout, LogView, LogWriter, Placement, ReadOutcome, SEGMENT_HEADER_BYTES,
-    SegmentId, Wait, log_dir, segment_path, written,
+    Cursor, DirtyFile, LateEntry, LogLayout, LogView, LogWriter, Placement, ReadOutcome,
+    SEGMENT_HEADER_BYTES, SegmentId, Wait, WrittenPart, log_dir, segment_path, written,
 };
 use crate::disk::{Disk, DiskRef, OpenMode, SimDisk};
 use crate::inspect::dump;
@@ -167,4 +167,24 @@ fn what_is_late_comes_back_from_a_checkpoint_and_what_has_no_place_does_not() {
         change(&mut log.late[1]);
         assert!(LateEntry::restore(&log).is_err(), "change {nth}");
     }
+}
+
+#[test]
+fn a_checkpoint_is_told_which_part_of_a_segment_was_written_since_the_last() {
+    let shared: DiskRef = Arc::new(SimDisk::new(1));
+    let mut layout = LogLayout::new();
+    let mut writer = LogWriter::restore(shared, "shard-0000", PARTITION, &layout);
+    let config = TopicConfig { segment_bytes: 1 << 20, ..TopicConfig::default() };
+    let mut written_upto = SEGMENT_HEADER_BYTES as u64;
+    for base in 0..3 {
+        let (header, bytes) = entry(base, b"message");
+        let placement = layout.append(&header, &config);
+        writer.write(placement, &header, &bytes);
+        let (dirty, _) = writer.take_dirty();
+        let parts: Vec<_> = dirty.iter().map(DirtyFile::part).collect();
+        let bytes = bytes.len() as u64;
+        written_upto += bytes;
+        assert_eq!(parts, [WrittenPart { path: path(), upto: written_upto, bytes }]);
+    }
+    assert!(writer.take_dirty().0.is_empty(), "nothing was written since");
 }

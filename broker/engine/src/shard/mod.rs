@@ -131,7 +131,7 @@ impl Default for ShardConfig {
             compaction_bytes_per_s: 64 << 20,
             compaction_keys_max: 1 << 20,
             scrub_bytes_per_s: 0,
-            page_cache_bytes: 256 << 20,
+            page_cache_bytes: 1 << 30,
             salt: 0,
             seed: 0,
             commit_bytes_soft: COMMIT_BYTES_SOFT,
