@@ -13,6 +13,7 @@ mod broker;
 mod clock;
 mod config;
 mod data_dir;
+mod frame_pool;
 #[doc(hidden)]
 pub mod fuzzing;
 mod health;

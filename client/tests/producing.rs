@@ -7,7 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use dure_client::{Compression, Error, ErrorCode, Message, Producer, Retry};
 use dure_proto::wire::{self, envelope::Body};
-use dure_proto::{BatchHeader, BatchLimits, Frame, ProducerStamp, Records, partition_for_key};
+use dure_proto::{
+    BATCHES_IN_FLIGHT_MAX, BatchHeader, BatchLimits, Frame, ProducerStamp, Records, partition_for_key,
+};
 use peer::{Conn, Peer, text};
 
 async fn producer(peer: &Peer, partitions: usize) -> (Producer, Conn) {
@@ -143,20 +145,21 @@ async fn without_an_answer_the_outcome_is_unknown() {
 }
 
 #[tokio::test]
-async fn full_batches_are_pipelined_five_deep_and_stay_in_order() {
+async fn full_batches_are_pipelined_and_stay_in_order() {
+    const MESSAGES: usize = 40 * BATCHES_IN_FLIGHT_MAX / 5;
     let peer = Peer::bind().await;
     let (client, mut conn) = peer.client().await;
     let builder = client.producer("photos").batch_bytes(300).compression(Compression::Lz4);
     let (producer, ()) = tokio::join!(builder.build(), conn.tell_topic(1));
     let producer = producer.expect("built");
     let mut deliveries = Vec::new();
-    for n in 0..40 {
+    for n in 0..MESSAGES {
         let value = format!("{n:0100}");
         deliveries.push(producer.enqueue(Message::new(value)).await.expect("enqueued"));
     }
     conn.tell_producer(1).await;
     let mut in_flight = std::collections::VecDeque::new();
-    for _ in 0..5 {
+    for _ in 0..BATCHES_IN_FLIGHT_MAX {
         in_flight.push_back(conn.expect_body(body!(Produce)).await.0);
     }
     conn.expect_silence(Duration::from_millis(50)).await;
@@ -170,11 +173,11 @@ async fn full_batches_are_pipelined_five_deep_and_stay_in_order() {
         seen.extend(batch);
         let sent = seen.len() + in_flight.iter().map(|frame| values(frame).len()).sum::<usize>();
         // The last one may still be filled, and goes when nothing is under way any more.
-        if 40 - sent > full || (in_flight.is_empty() && sent < 40) {
+        if MESSAGES - sent > full || (in_flight.is_empty() && sent < MESSAGES) {
             in_flight.push_back(conn.expect_body(body!(Produce)).await.0);
         }
     }
-    assert_eq!(seen, (0..40).map(|n| format!("{n:0100}")).collect::<Vec<_>>());
+    assert_eq!(seen, (0..MESSAGES).map(|n| format!("{n:0100}")).collect::<Vec<_>>());
     for (n, delivery) in deliveries.into_iter().enumerate() {
         assert_eq!(delivery.await.expect("appended").offset, Some(n as u64));
     }

@@ -28,7 +28,7 @@ pub const HELLO_BYTES_MAX: usize = 4096;
 pub const ENVELOPE_BYTES_MAX: usize = 1024 * 1024;
 
 /// What a length field itself takes.
-const LENGTH_BYTES: usize = 4;
+pub const FRAME_LENGTH_BYTES: usize = 4;
 /// Room that is made for a frame at once; a larger one gets more as it arrives.
 const RESERVE_BYTES: usize = 1024 * 1024;
 /// Room for the rest of a frame below which more is made.
@@ -36,11 +36,11 @@ const ROOM_BYTES_MIN: usize = 64 * 1024;
 
 const _: () = assert!(HELLO_BYTES_MAX < ENVELOPE_BYTES_MAX);
 const _: () = assert!(
-    LENGTH_BYTES + ENVELOPE_BYTES_MAX + BATCH_BYTES_MAX <= FRAME_BYTES_MAX,
+    FRAME_LENGTH_BYTES + ENVELOPE_BYTES_MAX + BATCH_BYTES_MAX <= FRAME_BYTES_MAX,
     "any batch can be produced"
 );
 const _: () = assert!(
-    LENGTH_BYTES + ENVELOPE_BYTES_MAX + ENTRY_BYTES_MAX <= FRAME_BYTES_MAX,
+    FRAME_LENGTH_BYTES + ENVELOPE_BYTES_MAX + ENTRY_BYTES_MAX <= FRAME_BYTES_MAX,
     "any entry can be delivered"
 );
 const _: () = assert!(FRAME_BYTES_MAX <= u32::MAX as usize);
@@ -52,6 +52,24 @@ pub struct Frame {
     pub envelope: wire::Envelope,
     /// A slice of the buffer that the frame was read into, which it keeps alive; empty if there is none.
     pub attachment: Bytes,
+}
+
+impl Frame {
+    /// Reads a whole frame; `content` is what follows its first length field.
+    ///
+    /// # Errors
+    /// [`FrameError`], but not for its length as a whole.
+    pub fn parse(mut content: Bytes) -> Result<Frame, FrameError> {
+        let length = content.len();
+        let envelope_bytes = length_at(&content, 0).ok_or(FrameError::TooShort { length })?;
+        check_envelope(envelope_bytes, length)?;
+        content.advance(FRAME_LENGTH_BYTES);
+        let envelope = wire::Envelope::decode(&content[..envelope_bytes])?;
+        content.advance(envelope_bytes);
+        // An empty slice would still keep the buffer alive.
+        let attachment = if content.is_empty() { Bytes::new() } else { content };
+        Ok(Frame { envelope, attachment })
+    }
 }
 
 /// Takes frames off the front of a buffer that a connection reads into.
@@ -84,19 +102,10 @@ impl FrameDecoder {
     /// # Errors
     /// [`FrameError`]; the connection cannot go on then, since where the next frame starts is unknown.
     pub fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
-        let Some(length) = length_at(buffer, 0) else {
+        let Some(length) = self.declared(buffer)? else {
             return Ok(None);
         };
-        if length > self.bytes_max {
-            return Err(FrameError::TooLarge { length, max: self.bytes_max });
-        }
-        if length < LENGTH_BYTES {
-            return Err(FrameError::TooShort { length });
-        }
-        if let Some(envelope) = length_at(buffer, LENGTH_BYTES) {
-            check_envelope(envelope, length)?;
-        }
-        let missing = (LENGTH_BYTES + length).saturating_sub(buffer.len());
+        let missing = (FRAME_LENGTH_BYTES + length).saturating_sub(buffer.len());
         if missing > 0 {
             // Doubling, and only when little room is left, so that no frame is paid for before it arrives.
             if buffer.capacity() - buffer.len() < missing.min(ROOM_BYTES_MIN) {
@@ -104,14 +113,30 @@ impl FrameDecoder {
             }
             return Ok(None);
         }
-        let mut frame = buffer.split_to(LENGTH_BYTES + length);
-        frame.advance(LENGTH_BYTES);
-        let envelope_bytes = frame.get_u32_le() as usize;
-        let envelope = wire::Envelope::decode(&frame[..envelope_bytes])?;
-        frame.advance(envelope_bytes);
-        // An empty slice would still keep the buffer alive.
-        let attachment = if frame.is_empty() { Bytes::new() } else { frame.freeze() };
-        Ok(Some(Frame { envelope, attachment }))
+        let mut frame = buffer.split_to(FRAME_LENGTH_BYTES + length);
+        frame.advance(FRAME_LENGTH_BYTES);
+        Frame::parse(frame.freeze()).map(Some)
+    }
+
+    /// What follows the first length field of the frame at the front of `buffer`, in bytes, if that field has arrived:
+    /// within the limit, and with room for the envelope, as far as that is known.
+    ///
+    /// # Errors
+    /// As [`FrameDecoder::decode`].
+    pub fn declared(&self, buffer: &[u8]) -> Result<Option<usize>, FrameError> {
+        let Some(length) = length_at(buffer, 0) else {
+            return Ok(None);
+        };
+        if length > self.bytes_max {
+            return Err(FrameError::TooLarge { length, max: self.bytes_max });
+        }
+        if length < FRAME_LENGTH_BYTES {
+            return Err(FrameError::TooShort { length });
+        }
+        if let Some(envelope) = length_at(buffer, FRAME_LENGTH_BYTES) {
+            check_envelope(envelope, length)?;
+        }
+        Ok(Some(length))
     }
 }
 
@@ -128,7 +153,7 @@ pub fn encode_frame(
     if envelope_bytes > ENVELOPE_BYTES_MAX {
         return Err(FrameError::EnvelopeTooLarge { length: envelope_bytes, max: ENVELOPE_BYTES_MAX });
     }
-    let length = (LENGTH_BYTES + envelope_bytes).saturating_add(attachment_bytes);
+    let length = (FRAME_LENGTH_BYTES + envelope_bytes).saturating_add(attachment_bytes);
     if length > FRAME_BYTES_MAX {
         return Err(FrameError::TooLarge { length, max: FRAME_BYTES_MAX });
     }
@@ -191,7 +216,7 @@ pub enum FrameError {
 }
 
 fn check_envelope(envelope: usize, frame: usize) -> Result<(), FrameError> {
-    if envelope > frame - LENGTH_BYTES {
+    if envelope > frame - FRAME_LENGTH_BYTES {
         return Err(FrameError::EnvelopeBeyondFrame { envelope, frame });
     }
     if envelope > ENVELOPE_BYTES_MAX {

@@ -97,6 +97,17 @@ pub(crate) enum Done {
     },
 }
 
+impl Job {
+    fn kind(&self) -> JobKind {
+        match self {
+            Job::WriteCommit { .. } => JobKind::Commit,
+            Job::ReadDelayed(_) | Job::FindDelayed(_) | Job::ReadLetters(_) => JobKind::Read,
+            Job::Scrub { .. } => JobKind::Idle,
+            _ => JobKind::Background,
+        }
+    }
+}
+
 /// What the scrubber read of one sealed segment.
 pub(crate) struct ScrubRead {
     pub(crate) partition: TopicPartition,
@@ -113,12 +124,7 @@ impl DiskJob {
     /// Which kind it is.
     #[must_use]
     pub fn kind(&self) -> JobKind {
-        match self.0 {
-            Job::WriteCommit { .. } => JobKind::Commit,
-            Job::ReadDelayed(_) | Job::FindDelayed(_) | Job::ReadLetters(_) => JobKind::Read,
-            Job::Scrub { .. } => JobKind::Idle,
-            _ => JobKind::Background,
-        }
+        self.0.kind()
     }
 
     /// For a commit: its number.
@@ -192,6 +198,18 @@ impl Job {
 }
 
 impl JobDone {
+    /// Which kind of job it was.
+    #[must_use]
+    pub fn kind(&self) -> JobKind {
+        match &self.0 {
+            Done::CommitWritten { .. } => JobKind::Commit,
+            Done::NoRoom { job, .. } => job.kind(),
+            Done::DelayedRead(_) | Done::DelayedFound(_) | Done::LettersRead(_) => JobKind::Read,
+            Done::Scrubbed(_) => JobKind::Idle,
+            _ => JobKind::Background,
+        }
+    }
+
     /// For a commit that is durable now: its number.
     #[must_use]
     pub fn durable_seq(&self) -> Option<CommitSeq> {

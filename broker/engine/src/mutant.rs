@@ -119,7 +119,7 @@ mutants! {
         SequenceNotChecked,
         /// sessions are not replayed
         ProducersNotReplayed,
-        /// four batches are remembered where five may be in flight
+        /// one batch less is remembered than may be in flight
         DedupeWindowOffByOne,
         /// the numbers of sessions begin anew after a restart
         ProducerIdsRepeat,

@@ -1,11 +1,12 @@
-//! The threads that wait for the disk so that the shard's thread need not.
+//! The threads that wait for the disk so that the shard's thread need not. Two changes of threads cost more than a small
+//! commit does, so that one which nobody else waits beside is written by the shard's thread itself.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
-use dure_engine::{DiskJob, DiskRef, JobKind};
+use dure_engine::{DiskJob, DiskRef, JobDone, JobKind};
 use dure_proto::ShardId;
 
 use super::Message;
@@ -15,8 +16,15 @@ use crate::metrics::Metrics;
 /// Two commits are in flight, each on a thread.
 const JOURNAL_THREADS: usize = 2;
 
+/// A commit up to this length takes about as long as an empty one.
+const HERE_BYTES_MAX: usize = 64 << 10;
+
 /// Where a shard's jobs go. The threads end when this is dropped.
 pub(super) struct Jobs {
+    disk: DiskRef,
+    metrics: Arc<Metrics>,
+    /// Commits that have not come back.
+    commits_out: usize,
     commits: Sender<DiskJob>,
     background: Sender<DiskJob>,
     reads: Sender<DiskJob>,
@@ -24,7 +32,14 @@ pub(super) struct Jobs {
 }
 
 impl Jobs {
-    pub(super) fn run(&self, job: DiskJob) {
+    /// Gives a job to its thread; or back, if the shard's thread should run it. `alone`: that one has nothing else to do.
+    pub(super) fn run(&mut self, job: DiskJob, alone: bool) -> Option<DiskJob> {
+        if let Some(bytes) = job.commit_bytes() {
+            self.commits_out += 1;
+            if alone && self.commits_out == 1 && bytes <= HERE_BYTES_MAX {
+                return Some(job);
+            }
+        }
         let queue = match job.kind() {
             JobKind::Commit => &self.commits,
             JobKind::Background => &self.background,
@@ -33,6 +48,15 @@ impl Jobs {
         };
         // The threads live as long as this does, unless one panicked, which turned health red.
         let _ = queue.send(job);
+        None
+    }
+
+    pub(super) fn run_here(&self, job: DiskJob) -> JobDone {
+        run_job(&self.disk, job, &self.metrics)
+    }
+
+    pub(super) fn note_done(&mut self, done: &JobDone) {
+        self.commits_out -= usize::from(done.kind() == JobKind::Commit);
     }
 }
 
@@ -63,21 +87,26 @@ pub(super) fn start(
     spawn(format!("disk-{shard}"), background_jobs);
     spawn(format!("delay-{shard}"), read_jobs);
     spawn(format!("scrub-{shard}"), idle_jobs);
-    Jobs { commits, background, reads, idle }
+    let (disk, metrics) = (disk.clone(), metrics.clone());
+    Jobs { disk, metrics, commits_out: 0, commits, background, reads, idle }
 }
 
 fn run_jobs(disk: &DiskRef, jobs: &Receiver<DiskJob>, inbox: &Sender<Message>, metrics: &Metrics) {
     for job in jobs {
-        let commit_bytes = job.commit_bytes();
-        let begun = Instant::now();
-        let done = job.run(&**disk);
-        if let Some(bytes) = commit_bytes {
-            metrics.commit(bytes, begun.elapsed());
-        }
-        if inbox.send(Message::Done(done)).is_err() {
+        if inbox.send(Message::Done(run_job(disk, job, metrics))).is_err() {
             return;
         }
     }
+}
+
+fn run_job(disk: &DiskRef, job: DiskJob, metrics: &Metrics) -> JobDone {
+    let commit_bytes = job.commit_bytes();
+    let begun = Instant::now();
+    let done = job.run(&**disk);
+    if let Some(bytes) = commit_bytes {
+        metrics.commit(bytes, begun.elapsed());
+    }
+    done
 }
 
 /// A thread that panics takes its shard's health with it: whoever waits for it would wait for ever.

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use dure_engine::{
-    CompactionFailed, ConnectionId, Deliver, DeliverTo, Effect, Request, RequestError, Response, Scrubbed,
-    SubscriptionId, TopicTable,
+    CompactionFailed, ConnectionId, Deliver, DeliverTo, DiskJob, Effect, JobDone, Request, RequestError,
+    Response, Scrubbed, SubscriptionId, TopicTable,
 };
 use dure_proto::ShardId;
 use dure_proto::wire::envelope::Body;
@@ -15,7 +15,7 @@ use super::disk_threads::Jobs;
 use super::pending::PendingTable;
 use super::registry::LogPublisher;
 use super::{
-    AnswerTo, Delivery, DeliveryTarget, LetterRequest, Message, Outbox, OutgoingFrame, Pending,
+    AnswerTo, Delivery, DeliveryTarget, LetterRequest, Message, Outbox, Outgoing, OutgoingFrame, Pending,
     RecordsRequest,
 };
 use crate::health::Health;
@@ -29,6 +29,8 @@ pub(super) struct Effects {
     asks: Asks,
     watched: Watched,
     connections: HashMap<ConnectionId, Attached>,
+    /// Those with something that is not said yet.
+    spoken_to: Vec<ConnectionId>,
     pending: PendingTable,
 }
 
@@ -46,6 +48,8 @@ pub(super) struct Asks {
 
 struct Attached {
     outbox: Outbox,
+    /// What it is told once everything else is carried out, all at once.
+    said: Vec<Outgoing>,
     /// Numbers of what goes with the connection, some of it answered meanwhile.
     with_it: Vec<u64>,
 }
@@ -62,17 +66,19 @@ impl Effects {
         asks: Asks,
         watched: Watched,
     ) -> Effects {
-        let (connections, pending) = (HashMap::new(), PendingTable::default());
-        Effects { shard, jobs, logs, topics, asks, watched, connections, pending }
+        let (connections, spoken_to, pending) = (HashMap::new(), Vec::new(), PendingTable::default());
+        Effects { shard, jobs, logs, topics, asks, watched, connections, spoken_to, pending }
     }
 
     /// Jobs and what readers see come first: the disk should not wait for anything else, and whoever is told that
-    /// something is there must find it.
-    pub(super) fn carry_out(&mut self, effects: Vec<Effect>) {
+    /// something is there must find it. `alone`: nothing else waits for the shard's thread. Returns what should be run
+    /// on it.
+    pub(super) fn carry_out(&mut self, effects: Vec<Effect>, alone: bool) -> Option<DiskJob> {
         let mut told = Vec::with_capacity(effects.len());
+        let mut here = None;
         for effect in effects {
             match effect {
-                Effect::Job(job) => self.jobs.run(job),
+                Effect::Job(job) => here = self.jobs.run(job, alone).or(here),
                 Effect::Publish(view) => self.logs.publish(view),
                 Effect::Unpublish(partition) => self.logs.unpublish(partition),
                 Effect::TopicsChanged(topics) => _ = self.topics.send_replace(topics),
@@ -81,6 +87,34 @@ impl Effects {
         }
         self.logs.flush();
         told.into_iter().for_each(|effect| self.tell(effect));
+        self.speak();
+        here
+    }
+
+    /// Runs a job on this thread.
+    pub(super) fn run_here(&self, job: DiskJob) -> JobDone {
+        self.jobs.run_here(job)
+    }
+
+    /// A job came back.
+    pub(super) fn note_done(&mut self, done: &JobDone) {
+        self.jobs.note_done(done);
+    }
+
+    fn say(&mut self, connection: ConnectionId, outgoing: Outgoing) {
+        let Some(attached) = self.connections.get_mut(&connection) else { return };
+        if attached.said.is_empty() {
+            self.spoken_to.push(connection);
+        }
+        attached.said.push(outgoing);
+    }
+
+    fn speak(&mut self) {
+        for connection in self.spoken_to.drain(..) {
+            if let Some(Attached { outbox, said, .. }) = self.connections.get_mut(&connection) {
+                outbox.line.say(said);
+            }
+        }
     }
 
     fn tell(&mut self, effect: Effect) {
@@ -94,9 +128,8 @@ impl Effects {
                 }
             }
             Effect::Assign { connection, assignment } => {
-                if let Some(attached) = self.connections.get(&connection) {
-                    attached.outbox.frame(OutgoingFrame::push(Body::Assignment(assignment)));
-                }
+                let frame = OutgoingFrame::push(Body::Assignment(assignment));
+                self.say(connection, Outgoing::Frame(frame));
             }
             Effect::FetchLetter { group, source, offset, from, .. } => {
                 let _ = self.asks.letters.send(LetterRequest { group, source, offset, from });
@@ -145,7 +178,7 @@ impl Effects {
     }
 
     pub(super) fn attach(&mut self, connection: ConnectionId, outbox: Outbox) {
-        self.connections.insert(connection, Attached { outbox, with_it: Vec::new() });
+        self.connections.insert(connection, Attached { outbox, said: Vec::new(), with_it: Vec::new() });
     }
 
     /// What waits for an answer that has an end is still answered, and keeps its room until then.
@@ -190,6 +223,7 @@ impl Effects {
             Message::Request { connection, pending, .. } => {
                 let key = self.await_answer(connection, pending);
                 self.reply(key, Err(RequestError::ShuttingDown));
+                self.speak();
             }
             Message::OneWay { .. }
             | Message::Done(_)
@@ -210,6 +244,7 @@ impl Effects {
         for (connection, pending) in rest {
             self.answer(connection, pending, Err(error.clone()));
         }
+        self.speak();
     }
 
     fn reply(&mut self, key: u64, result: Result<Response, RequestError>) {
@@ -218,28 +253,27 @@ impl Effects {
         }
     }
 
-    fn answer(&self, connection: ConnectionId, pending: Pending, result: Result<Response, RequestError>) {
+    fn answer(&mut self, connection: ConnectionId, pending: Pending, result: Result<Response, RequestError>) {
         let Pending { to, connection: permit, .. } = pending;
-        let outbox = self.connections.get(&connection).map(|attached| &attached.outbox);
-        match to {
-            AnswerTo::Client { correlation }
-            | AnswerTo::Join { correlation }
-            | AnswerTo::Receive { correlation, .. } => {
-                if let Some(outbox) = outbox {
-                    outbox.answer(correlation, result, permit);
+        match (to, result) {
+            (AnswerTo::WorkQueue { correlation: 0, subscription }, Err(error)) => {
+                if let Some(attached) = self.connections.get(&connection) {
+                    attached.outbox.deliver(Delivery::Ended { subscription, error });
                 }
             }
-            AnswerTo::WorkQueue { correlation, subscription } => match (outbox, result) {
-                (Some(outbox), Err(error)) if correlation == 0 => {
-                    outbox.deliver(Delivery::Ended { subscription, error });
-                }
-                (Some(outbox), result) => outbox.answer(correlation, result, permit),
-                (None, _) => {}
-            },
-            AnswerTo::Task(answer) | AnswerTo::Local(answer) => {
+            // Nobody asked for an answer.
+            (AnswerTo::WorkQueue { correlation: 0, .. } | AnswerTo::Client { correlation: 0 }, _) => {}
+            (
+                AnswerTo::Client { correlation }
+                | AnswerTo::Join { correlation }
+                | AnswerTo::WorkQueue { correlation, .. }
+                | AnswerTo::Receive { correlation, .. },
+                result,
+            ) => self.say(connection, Outgoing::Answer { correlation, result, permit }),
+            (AnswerTo::Task(answer) | AnswerTo::Local(answer), result) => {
                 let _ = answer.send(result);
             }
-            AnswerTo::Nobody => {}
+            (AnswerTo::Nobody, _) => {}
         }
     }
 

@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use inbox::Message;
 pub(crate) use letters::{LetterRequest, fetch_letters};
-pub(crate) use outbox::{ByteCredit, Delivery, DeliveryTarget, Outbox, Outgoing, OutgoingFrame};
+pub(crate) use outbox::{ByteCredit, Delivery, DeliveryTarget, Line, Outbox, Outgoing, OutgoingFrame};
 pub(crate) use pending::{AnswerTo, Pending};
 pub(crate) use record_tables::{RecordsRequest, fetch_records};
 pub(crate) use registry::Logs;
@@ -86,7 +86,7 @@ pub(crate) fn start_shard(
     // What a start finds out stays known.
     health.recovered(id.0, &report.findings);
     // Whoever finds the broker ready finds its topics.
-    effects.carry_out(shard.take_effects());
+    effects.carry_out(shard.take_effects(), false);
     joins.push(shard_thread::start(id, shard, clock, messages, effects, health.clone()));
     Ok((ShardHandle { id, inbox, logs, topics }, ShardThreads { joins, letters, records }, report))
 }

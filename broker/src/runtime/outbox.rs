@@ -1,6 +1,7 @@
-//! How a shard reaches a connection. Both channels are unbounded and hold little: an answer holds the permit of its
-//! request, a delivery was covered by the client's credit, a push waits for room before it is queued.
+//! How a shard reaches a connection. Nothing here is bounded, and all of it holds little: an answer holds the permit of
+//! its request, a delivery was covered by the client's credit, a push waits for room before it is queued.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
@@ -9,13 +10,21 @@ use dure_engine::{LeaseGrant, RequestError, Response, SubscriptionId};
 use dure_proto::wire;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-/// Both ways to a connection.
+/// The ways to a connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Outbox {
     /// To its writer.
     pub(crate) answers: mpsc::UnboundedSender<Outgoing>,
+    /// To its socket.
+    pub(crate) line: Arc<dyn Line>,
     /// To the task that reads the bytes of leased messages.
     pub(crate) deliveries: mpsc::UnboundedSender<Delivery>,
+}
+
+/// A socket that whoever has something to say writes to at once: waking a task for each answer costs more than writing it.
+pub(crate) trait Line: fmt::Debug + Send + Sync {
+    /// Takes all of `said`, in order. What cannot be written without waiting is left to the connection's writer.
+    fn say(&self, said: &mut Vec<Outgoing>);
 }
 
 /// What a connection's writer sends.

@@ -74,7 +74,11 @@ impl ShardThread {
 
     fn turn(&mut self) {
         self.shard.turn(self.clock.now());
-        self.effects.carry_out(self.shard.take_effects());
+        while let Some(job) = self.effects.carry_out(self.shard.take_effects(), self.inbox.is_empty()) {
+            let done = self.effects.run_here(job);
+            self.handle(Message::Done(done));
+            self.shard.turn(self.clock.now());
+        }
     }
 
     fn handle(&mut self, message: Message) {
@@ -94,7 +98,10 @@ impl ShardThread {
                 self.shard.handle(now, Input::Request { reply_to: reply_to(connection, 0), request });
                 drop(permits);
             }
-            Message::Done(done) => self.shard.handle(now, Input::JobDone(done)),
+            Message::Done(done) => {
+                self.effects.note_done(&done);
+                self.shard.handle(now, Input::JobDone(done));
+            }
             Message::Letter(letter) => self.shard.handle(now, Input::Letter(letter)),
             Message::Records(found) => self.shard.handle(now, Input::Records(found)),
             Message::Shutdown => {

@@ -17,7 +17,7 @@ use super::dispatch::QUEUES_CHECKED_MIN;
 use super::frames::FrameReader;
 use super::handshake::{self, Greeted};
 use super::stream::Credit;
-use super::writer::write_outgoing;
+use super::writer::Socket;
 use crate::authorize::Principal;
 use crate::broker::Broker;
 use crate::runtime::{ByteCredit, Delivery, Outbox, OutgoingFrame};
@@ -63,7 +63,8 @@ pub(super) async fn serve(
     // Small answers must not wait for more to come.
     let _ = stream.set_nodelay(true);
     let (read, mut write) = stream.into_split();
-    let mut frames = FrameReader::new(read, broker.options.frame_timeout, broker.assembling.clone());
+    let (timeout_each, pool) = (broker.options.frame_timeout, broker.frames.clone());
+    let mut frames = FrameReader::new(read, timeout_each, broker.assembling.clone(), pool);
     let greeted = tokio::select! {
         greeted = handshake::greet(&mut frames, broker) => greeted,
         () = stop.cancelled() => return "the broker stops",
@@ -84,9 +85,9 @@ pub(super) async fn serve(
 
     let (answers, outgoing) = mpsc::unbounded_channel();
     let (delivery_sender, deliveries) = mpsc::unbounded_channel();
-    let outbox = Outbox { answers, deliveries: delivery_sender };
-    let metrics = broker.metrics.clone();
-    let mut writer = tokio::spawn(async move { write_outgoing(write, outgoing, &metrics).await });
+    let socket = Arc::new(Socket::new(write, broker.metrics.clone()));
+    let outbox = Outbox { answers, line: socket.clone(), deliveries: delivery_sender };
+    let mut writer = tokio::spawn(async move { socket.write_outgoing(outgoing).await });
     outbox.frame(OutgoingFrame { envelope: reply, attachment: Vec::new(), permit: None });
     broker.shards.attach(id, &outbox);
     let mut connection = Connection {

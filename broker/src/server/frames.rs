@@ -1,16 +1,18 @@
 //! Reads frames off a connection: nothing is believed before it is checked, nothing takes for ever, and a connection
-//! that sends nothing holds no buffer.
+//! that sends nothing holds no buffer. A large frame is read into one that others were read into before.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use dure_proto::{Frame, FrameDecoder, FrameError, HELLO_BYTES_MAX};
+use bytes::{BufMut, BytesMut};
+use dure_proto::{FRAME_HEADER_BYTES, FRAME_LENGTH_BYTES, Frame, FrameDecoder, FrameError, HELLO_BYTES_MAX};
 use tokio::io::AsyncReadExt;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
+
+use crate::frame_pool::FramePool;
 
 /// Room made before each read.
 const READ_BYTES_MIN: usize = 8 << 10;
@@ -22,9 +24,9 @@ pub(super) struct FrameReader {
     stream: OwnedReadHalf,
     buffer: BytesMut,
     decoder: FrameDecoder,
-    bytes_max: usize,
     frame_timeout: Duration,
     assembling: Arc<Semaphore>,
+    pool: Arc<FramePool>,
 }
 
 /// A frame, what it took, and its room while it was read.
@@ -54,39 +56,27 @@ impl FrameReader {
         stream: OwnedReadHalf,
         frame_timeout: Duration,
         assembling: Arc<Semaphore>,
+        pool: Arc<FramePool>,
     ) -> FrameReader {
         let decoder = FrameDecoder::new(HELLO_BYTES_MAX);
-        FrameReader {
-            stream,
-            buffer: BytesMut::new(),
-            decoder,
-            bytes_max: HELLO_BYTES_MAX,
-            frame_timeout,
-            assembling,
-        }
+        FrameReader { stream, buffer: BytesMut::new(), decoder, frame_timeout, assembling, pool }
     }
 
     /// The Hello has passed.
     pub(super) fn set_max(&mut self, bytes_max: usize) {
         self.decoder.set_max(bytes_max);
-        self.bytes_max = bytes_max;
     }
 
     /// The next frame; `None` when the client closed between two.
     pub(super) async fn next(&mut self) -> Result<Option<Received>, FrameFault> {
-        let mut assembly = None;
         let mut deadline = None;
         loop {
-            let declared = self.declared();
-            if let Some(frame) = self.decoder.decode(&mut self.buffer)? {
-                return Ok(Some(Received { frame, bytes: declared.unwrap_or_default(), assembly }));
+            let declared = self.decoder.declared(&self.buffer)?.unwrap_or_default();
+            if declared > UNMETERED_BYTES_MAX && self.buffer.len() >= FRAME_HEADER_BYTES {
+                return self.next_large(declared).await.map(Some);
             }
-            if let Some(length) =
-                declared.filter(|length| *length > UNMETERED_BYTES_MAX && assembly.is_none())
-            {
-                let length = u32::try_from(length).expect("the decoder checked the limit");
-                assembly =
-                    Some(self.assembling.clone().acquire_many_owned(length).await.expect("never closed"));
+            if let Some(frame) = self.decoder.decode(&mut self.buffer)? {
+                return Ok(Some(Received { frame, bytes: declared, assembly: None }));
             }
             if self.buffer.is_empty() {
                 if !self.read_first().await? {
@@ -104,6 +94,29 @@ impl FrameReader {
                 Ok(read) => _ = read?,
             }
         }
+    }
+
+    /// The rest of a frame that takes room while it is read, of `declared` bytes behind its first length field.
+    async fn next_large(&mut self, declared: usize) -> Result<Received, FrameFault> {
+        let permits = u32::try_from(declared).expect("the decoder checked the limit");
+        let assembly = self.assembling.clone().acquire_many_owned(permits).await.expect("never closed");
+        let length = FRAME_LENGTH_BYTES + declared;
+        let mut frame = self.pool.take(length);
+        let begun = self.buffer.split_to(self.buffer.len().min(length));
+        frame.bytes.extend_from_slice(&begun);
+        drop(begun);
+        let deadline = Instant::now() + self.frame_timeout;
+        while frame.bytes.len() < length {
+            let missing = length - frame.bytes.len();
+            let mut rest = (&mut frame.bytes).limit(missing);
+            match timeout_at(deadline, self.stream.read_buf(&mut rest)).await {
+                Err(_) => return Err(FrameFault::TooSlow(self.frame_timeout)),
+                Ok(Ok(0)) => return Err(FrameFault::CutOff),
+                Ok(read) => _ = read?,
+            }
+        }
+        let frame = Frame::parse(frame.freeze(FRAME_LENGTH_BYTES))?;
+        Ok(Received { frame, bytes: declared, assembly: Some(assembly) })
     }
 
     /// Throws away what still comes, so that closing does not reset the connection under an error that is on its way.
@@ -132,11 +145,5 @@ impl FrameReader {
                 Err(e) => return Err(e.into()),
             }
         }
-    }
-
-    /// What the frame at the front takes, if that is known and within the limit.
-    fn declared(&self) -> Option<usize> {
-        let length = u32::from_le_bytes(*self.buffer.first_chunk()?) as usize;
-        (length <= self.bytes_max).then_some(length)
     }
 }

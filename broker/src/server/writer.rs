@@ -2,46 +2,113 @@
 //! read holds up its own writer and nothing else.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{self, IoSlice};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Buf, Bytes, BytesMut};
 use dure_proto::wire::envelope::Body;
 use dure_proto::{FrameError, encode_frame, wire};
-use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 
 use super::convert::{error_message, response_body};
 use crate::metrics::Metrics;
-use crate::runtime::{Outgoing, OutgoingFrame};
+use crate::runtime::{Line, Outgoing, OutgoingFrame};
 
 /// What is gathered before it is written.
 const WRITE_BYTES_MAX: usize = 1 << 20;
 /// What an envelope is taken for when a write is bounded.
 const ENVELOPE_BYTES_GUESS: usize = 64;
+/// Parts that go out in one call.
+const SLICES_MAX: usize = 64;
 /// Attachments up to this are copied behind their envelope.
 const COPIED_BYTES_MAX: usize = 4 << 10;
 
-/// Runs until everyone who could say something is gone, or the client is.
-pub(super) async fn write_outgoing(
-    mut stream: OwnedWriteHalf,
-    mut outgoing: mpsc::UnboundedReceiver<Outgoing>,
-    metrics: &Metrics,
-) -> io::Result<()> {
-    let mut batch = WriteBatch::default();
-    while let Some(first) = outgoing.recv().await {
-        batch.push(first, metrics);
-        while batch.bytes < WRITE_BYTES_MAX {
-            let Ok(next) = outgoing.try_recv() else { break };
-            batch.push(next, metrics);
-        }
-        stream.write_all_buf(&mut batch.finish()).await?;
-        batch.written();
-    }
-    stream.shutdown().await
+/// A connection's socket with what is to be written to it. Shards write to it at once; its task writes what everyone else
+/// says, and what the socket did not take at once.
+pub(super) struct Socket {
+    stream: OwnedWriteHalf,
+    /// What shards said, and nobody has gathered yet.
+    said: Mutex<Vec<Outgoing>>,
+    /// What is being written; whoever holds it writes.
+    batch: Mutex<WriteBatch>,
+    /// The task has something to write.
+    left: Notify,
+    metrics: Arc<Metrics>,
 }
 
-#[derive(Default)]
+impl Socket {
+    pub(super) fn new(stream: OwnedWriteHalf, metrics: Arc<Metrics>) -> Socket {
+        let (said, batch, left) = (Mutex::default(), Mutex::default(), Notify::new());
+        Socket { stream, said, batch, left, metrics }
+    }
+
+    /// Runs until everyone who could say something is gone, or the client is.
+    pub(super) async fn write_outgoing(
+        &self,
+        mut outgoing: mpsc::UnboundedReceiver<Outgoing>,
+    ) -> io::Result<()> {
+        loop {
+            let first = tokio::select! {
+                biased;
+                () = self.left.notified() => None,
+                first = outgoing.recv() => match first {
+                    None => return Ok(()),
+                    first => first,
+                },
+            };
+            self.gather(first, &mut outgoing);
+            while !self.write()? {
+                self.stream.writable().await?;
+            }
+        }
+    }
+
+    fn gather(&self, mut next: Option<Outgoing>, outgoing: &mut mpsc::UnboundedReceiver<Outgoing>) {
+        let mut batch = lock(&self.batch);
+        lock(&self.said).drain(..).for_each(|said| batch.push(said, &self.metrics));
+        while let Some(one) = next {
+            batch.push(one, &self.metrics);
+            next = if batch.bytes < WRITE_BYTES_MAX { outgoing.try_recv().ok() } else { None };
+        }
+    }
+
+    /// Writes as much as the socket takes. Whether that was all.
+    fn write(&self) -> io::Result<bool> {
+        lock(&self.batch).write(&self.stream)
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket").field("stream", &self.stream).finish_non_exhaustive()
+    }
+}
+
+impl Line for Socket {
+    fn say(&self, said: &mut Vec<Outgoing>) {
+        lock(&self.said).append(said);
+        // What the task is writing, or could not write yet, comes first.
+        let done = self.batch.try_lock().is_ok_and(|mut batch| {
+            let free = batch.is_empty();
+            if free {
+                lock(&self.said).drain(..).for_each(|said| batch.push(said, &self.metrics));
+            }
+            // An error meets the task as well.
+            free && batch.write(&self.stream).unwrap_or(false)
+        });
+        if !done {
+            self.left.notify_one();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("nobody panics with it")
+}
+
+#[derive(Debug, Default)]
 struct WriteBatch {
     parts: VecDeque<Bytes>,
     /// Envelopes and what is small, behind the parts.
@@ -96,9 +163,37 @@ impl WriteBatch {
         }
     }
 
-    fn finish(&mut self) -> Parts<'_> {
+    fn is_empty(&self) -> bool {
+        self.parts.is_empty() && self.gathered.is_empty()
+    }
+
+    /// Writes as much as the socket takes. Whether that was all.
+    fn write(&mut self, stream: &OwnedWriteHalf) -> io::Result<bool> {
         self.cut();
-        Parts(&mut self.parts)
+        while !self.parts.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let filled = slices.iter_mut().zip(&self.parts).map(|(slice, part)| *slice = IoSlice::new(part));
+            let filled = filled.count();
+            match stream.try_write_vectored(&slices[..filled]) {
+                Ok(written) => self.advance(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        self.written();
+        Ok(true)
+    }
+
+    fn advance(&mut self, mut bytes: usize) {
+        while bytes > 0 {
+            let front = self.parts.front_mut().expect("no further than what remains");
+            let step = bytes.min(front.len());
+            front.advance(step);
+            bytes -= step;
+            if front.is_empty() {
+                self.parts.pop_front();
+            }
+        }
     }
 
     fn written(&mut self) {
@@ -107,39 +202,5 @@ impl WriteBatch {
         // What is idle holds no buffer.
         self.gathered = BytesMut::new();
         self.permits.shrink_to(16);
-    }
-}
-
-/// The parts as one buffer.
-struct Parts<'a>(&'a mut VecDeque<Bytes>);
-
-impl Buf for Parts<'_> {
-    fn remaining(&self) -> usize {
-        self.0.iter().map(Bytes::len).sum()
-    }
-
-    fn chunk(&self) -> &[u8] {
-        self.0.front().map_or(&[], |part| part)
-    }
-
-    fn advance(&mut self, mut bytes: usize) {
-        while bytes > 0 {
-            let front = self.0.front_mut().expect("no further than what remains");
-            let step = bytes.min(front.len());
-            front.advance(step);
-            bytes -= step;
-            if front.is_empty() {
-                self.0.pop_front();
-            }
-        }
-    }
-
-    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let mut filled = 0;
-        for (slice, part) in slices.iter_mut().zip(self.0.iter()) {
-            *slice = IoSlice::new(part);
-            filled += 1;
-        }
-        filled
     }
 }

@@ -4,8 +4,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use dure_proto::ProducerId;
 use dure_proto::wire::{self, envelope::Body};
+use dure_proto::{BATCHES_IN_FLIGHT_MAX, ProducerId};
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -16,9 +16,6 @@ use super::line::{Entry, Finished, Line};
 use crate::client::{Client, Retries, TopicInfo, unexpected};
 use crate::connection::{Connection, Reply};
 use crate::error::{Error, ErrorCode, Result};
-
-/// As many batches as the broker remembers the sequences of, per session and partition.
-const BATCHES_IN_FLIGHT_MAX: usize = 5;
 
 enum Event {
     Answer { partition: u32, id: u64, outcome: Result<Appended> },

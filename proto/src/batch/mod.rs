@@ -108,6 +108,10 @@ impl Default for BatchLimits {
     }
 }
 
+/// Batches that a producer session may have in flight to one partition, and of which the broker remembers the sequence
+/// numbers: a retry of any of them is answered with the offset of the first time.
+pub const BATCHES_IN_FLIGHT_MAX: usize = 16;
+
 /// Who produced a batch and where it stands in that producer's stream to the partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProducerStamp {

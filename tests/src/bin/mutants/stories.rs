@@ -9,8 +9,8 @@ use dure_engine::{
     ShardConfig, SimDisk, SimFaults, Survival, Wait,
 };
 use dure_proto::{
-    BatchBuilder, Compression, Offset, ProducerId, ProducerStamp, Receipt, Sequence, ShardId, TopicPartition,
-    wire,
+    BATCHES_IN_FLIGHT_MAX, BatchBuilder, Compression, Offset, ProducerId, ProducerStamp, Receipt, Sequence,
+    ShardId, TopicPartition, wire,
 };
 
 /// Drives a shard as the engine's own tests do.
@@ -24,7 +24,7 @@ pub(crate) const STORIES: [(&str, fn()); 13] = [
     ("a foreign index", a_foreign_index_is_invisible),
     ("short reads", short_reads_are_invisible),
     ("a gap in a producer's sequence", a_gap_in_a_sequence_is_refused),
-    ("five batches sent again", five_batches_sent_again_keep_their_offsets),
+    ("all batches in flight sent again", all_batches_in_flight_sent_again_keep_their_offsets),
     ("a deleted topic's number", a_deleted_topics_number_is_never_used_again),
     ("a lease just before a power cut", a_token_given_out_just_before_a_power_cut_is_never_given_out_again),
     ("a write cut in two", a_write_that_fails_half_way_is_answered_with_an_error),
@@ -188,7 +188,7 @@ fn a_gap_in_a_sequence_is_refused() {
     }
 }
 
-fn five_batches_sent_again_keep_their_offsets() {
+fn all_batches_in_flight_sent_again_keep_their_offsets() {
     let disk = SimDisk::new(0);
     let mut driver = open(&disk);
     let photos = driver.topic(TOPIC, 1);
@@ -196,7 +196,7 @@ fn five_batches_sent_again_keep_their_offsets() {
         panic!("no session");
     };
     for _ in 0..2 {
-        for sequence in 0..5 {
+        for sequence in 0..BATCHES_IN_FLIGHT_MAX as u32 {
             let answer = produce_in_session(&mut driver, photos, producer, sequence);
             let at = |answer: &_| matches!(answer, Ok(Response::Produced { base_offset, .. }) if base_offset.0 == u64::from(sequence));
             assert!(at(&answer), "batch {sequence} is answered with {answer:?}");

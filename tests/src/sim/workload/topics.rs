@@ -11,7 +11,7 @@ use crate::sim::model::{Delay, Place, RecordShape, Sender, Session, TopicShape};
 use crate::sim::world::World;
 
 /// Batches that a producer session has in flight to one partition at most.
-const SESSION_BATCHES_MAX: usize = 5;
+const SESSION_BATCHES_MAX: usize = dure_proto::BATCHES_IN_FLIGHT_MAX;
 /// Records of one batch.
 const RECORDS_MAX: u32 = 3;
 
