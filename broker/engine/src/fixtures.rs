@@ -22,7 +22,7 @@ use dure_proto::{
 use prost::Message;
 use roaring::RoaringTreemap;
 
-use crate::disk::{Disk, RealDisk};
+use crate::disk::{AlignedBytes, Disk, RealDisk};
 use crate::journal::{
     COMMIT_HEADER_BYTES, CommitBuilder, CommitHeader, CommitStamp, JournalEntry, decode_body,
 };
@@ -78,7 +78,7 @@ fn entries(commit: &[u8]) -> Vec<JournalEntry> {
 
 /// A commit of these events is what was kept, and they come out of that again.
 fn check_events(name: &str, events: Vec<event::Event>) {
-    let mut builder = CommitBuilder::reuse(Vec::new());
+    let mut builder = CommitBuilder::reuse(AlignedBytes::default());
     for event in events.clone() {
         builder.push_event(&Event { event: Some(event) });
     }
@@ -93,7 +93,7 @@ fn check_events(name: &str, events: Vec<event::Event>) {
 
 #[test]
 fn a_commit_is_as_it_was() {
-    let mut builder = CommitBuilder::reuse(Vec::new());
+    let mut builder = CommitBuilder::reuse(AlignedBytes::default());
     builder.push_event(&Event { event: Some(event::Event::TopicDeleted(TopicDeleted { topic: 3 })) });
     let (bytes, _) = builder.finish(&stamp(false));
     let kept = fixture("commit-v1.hex");
@@ -109,7 +109,7 @@ fn a_commit_with_entries_is_as_it_was() {
     let header = EntryHeader::parse(&entry).expect("an entry");
     let stamp = CommitStamp { shard: ShardId(6), ..stamp(true) };
     let partition = TopicPartition { topic: TopicId(8), partition: PartitionId(9) };
-    let mut builder = CommitBuilder::reuse(Vec::new());
+    let mut builder = CommitBuilder::reuse(AlignedBytes::default());
     builder.push_batch(partition, &header, &entry[ENTRY_HEADER_BYTES..]);
     builder.push_event(&Event { event: Some(event::Event::TopicDeleted(TopicDeleted { topic: 3 })) });
     let (bytes, _) = builder.finish(&stamp);

@@ -9,7 +9,7 @@ use dure_proto::{CommitSeq, Offset, TopicPartition};
 use crate::backup::BackupContent;
 use crate::checkpoint::CheckpointFile;
 use crate::compaction::{Pass, PassError, Stepped};
-use crate::disk::{Disk, DiskError, DiskOp, DiskResult, FileRef, SyncFailed};
+use crate::disk::{AlignedBytes, Disk, DiskError, DiskOp, DiskResult, FileRef, SyncFailed};
 use crate::journal::OpenPiece;
 use crate::log::{Cursor, LogView, ReadError, ReadOutcome, Wait};
 use crate::mutant::{self, Mutant};
@@ -39,7 +39,7 @@ pub(crate) enum Job {
         seq: CommitSeq,
         file: FileRef,
         position: u64,
-        bytes: Arc<Vec<u8>>,
+        bytes: Arc<AlignedBytes>,
         /// Of all commits of this opening.
         failed: SyncFailed,
     },

@@ -16,6 +16,8 @@ use crate::metrics::Metrics;
 /// Two commits are in flight, each on a thread.
 const JOURNAL_THREADS: usize = 2;
 
+/// Priority of the threads that an answer passes through, from -20 (first) to 19.
+const GOES_FIRST: i32 = -10;
 /// A commit up to this length takes about as long as an empty one.
 const HERE_BYTES_MAX: usize = 64 << 10;
 
@@ -72,21 +74,24 @@ pub(super) fn start(
     let (background, background_jobs) = crossbeam_channel::unbounded();
     let (reads, read_jobs) = crossbeam_channel::unbounded();
     let (idle, idle_jobs) = crossbeam_channel::unbounded();
-    let mut spawn = |name: String, jobs: Receiver<DiskJob>| {
+    let mut spawn = |name: String, jobs: Receiver<DiskJob>, first: bool| {
         let (disk, inbox, metrics) = (disk.clone(), inbox.clone(), metrics.clone());
         let guard = PanicGuard { shard, health: health.clone(), thread: name.clone() };
         let run = move || {
             let _guard = guard;
+            if first {
+                go_first();
+            }
             run_jobs(&disk, &jobs, &inbox, &metrics);
         };
         joins.push(thread::Builder::new().name(name).spawn(run).expect("the system has room for a thread"));
     };
     for n in 0..JOURNAL_THREADS {
-        spawn(format!("journal-{shard}-{n}"), commit_jobs.clone());
+        spawn(format!("journal-{shard}-{n}"), commit_jobs.clone(), true);
     }
-    spawn(format!("disk-{shard}"), background_jobs);
-    spawn(format!("delay-{shard}"), read_jobs);
-    spawn(format!("scrub-{shard}"), idle_jobs);
+    spawn(format!("disk-{shard}"), background_jobs, false);
+    spawn(format!("delay-{shard}"), read_jobs, false);
+    spawn(format!("scrub-{shard}"), idle_jobs, false);
     let (disk, metrics) = (disk.clone(), metrics.clone());
     Jobs { disk, metrics, commits_out: 0, commits, background, reads, idle }
 }
@@ -107,6 +112,12 @@ fn run_job(disk: &DiskRef, job: DiskJob, metrics: &Metrics) -> JobDone {
         metrics.commit(bytes, begun.elapsed());
     }
     done
+}
+
+/// Everybody waits for this thread, and it never works long: it should not have to wait for those that do. Where the
+/// system does not let us (it takes root or `CAP_SYS_NICE`), it takes its turn like any other.
+pub(super) fn go_first() {
+    let _ = rustix::process::setpriority_process(None, GOES_FIRST);
 }
 
 /// A thread that panics takes its shard's health with it: whoever waits for it would wait for ever.

@@ -6,7 +6,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use dure_engine::{Input, Shard};
 use dure_proto::ShardId;
 
-use super::disk_threads::PanicGuard;
+use super::disk_threads::{PanicGuard, go_first};
 use super::effects::Effects;
 use super::{Message, reply_to};
 use crate::clock::Clock;
@@ -27,6 +27,7 @@ pub(super) fn start(
     let guard = PanicGuard { shard: id, health, thread: name.clone() };
     let run = move || {
         let _guard = guard;
+        go_first();
         ShardThread { shard, clock, inbox, effects, stopping: false }.run();
     };
     thread::Builder::new().name(name).spawn(run).expect("the system has room for a thread")

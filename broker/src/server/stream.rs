@@ -21,6 +21,8 @@ use crate::runtime::{Outgoing, OutgoingFrame};
 
 /// Streams of one connection.
 const STREAMS_MAX: usize = 10_000;
+/// Reads below this are better off with the kernel's reading ahead.
+const PAST_CACHE_BYTES_MIN: usize = 256 << 10;
 /// What is read at once.
 const READ_BYTES_MAX: usize = 256 << 10;
 /// A reader with filters hears after so many bytes, of which nothing matched, how far it is.
@@ -196,12 +198,15 @@ impl Stream {
         Ok(())
     }
 
-    /// From memory if it is there, else on a thread that may wait for the disk.
+    /// From memory if it is there, else on a thread that may wait for the disk. Whoever reads much of what is no longer in
+    /// memory gets it past the page cache: to find pages for it costs more than to read it.
     async fn read(&mut self, view: LogView, bytes_max: usize) -> Result<ReadOutcome, wire::Error> {
         let outcome = match view.read(&mut self.cursor, bytes_max, Wait::CachedOnly) {
             Ok(ReadOutcome::WouldWait) => {
                 let mut cursor = self.cursor.clone();
-                let read = spawn_blocking(move || (view.read(&mut cursor, bytes_max, Wait::MayWait), cursor));
+                let much = bytes_max >= PAST_CACHE_BYTES_MIN && view.is_sealed_at(cursor.offset());
+                let wait = if much { Wait::PastCache } else { Wait::MayWait };
+                let read = spawn_blocking(move || (view.read(&mut cursor, bytes_max, wait), cursor));
                 let (outcome, cursor) = read.await.map_err(|error| {
                     message(ErrorCode::ReadFailed, format!("reading failed: {error}"), Retry::Later)
                 })?;

@@ -7,6 +7,7 @@
 //! and synced may still vanish in a power cut until [`Disk::sync_dir`] of its directory (and of every new directory
 //! above it) has returned.
 
+mod aligned;
 mod real;
 mod sim;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+pub(crate) use aligned::{AlignedBytes, DIRECT_ALIGN};
 pub use real::RealDisk;
 pub use sim::{
     CrashReport, FailedSync, FaultRule, InjectedCounts, IoCounts, Latency, PastCache, SECTOR_BYTES, SimDisk,
@@ -39,6 +41,11 @@ pub trait Disk: Send + Sync + 'static {
     fn create_dir_all(&self, path: &str) -> DiskResult<()>;
     /// Opens a file (never a directory). A new one has no durable name before [`Disk::sync_dir`] of its directory.
     fn open(&self, path: &str, mode: OpenMode) -> DiskResult<FileRef>;
+    /// [`Disk::open`] of an existing file, for reading and writing. What is written of it in whole blocks need not pass
+    /// through the page cache; where the file system has no direct I/O it does.
+    fn open_for_blocks(&self, path: &str) -> DiskResult<FileRef> {
+        self.open(path, OpenMode::ReadWrite)
+    }
     /// Renames atomically; an existing file at `to` is replaced. Durable once the directory of `to` is synced.
     /// When the two directories differ, sync the one of `from` as well.
     fn rename(&self, from: &str, to: &str) -> DiskResult<()>;

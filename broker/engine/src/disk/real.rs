@@ -1,8 +1,8 @@
 //! A directory of the machine.
 //!
-//! Reading past the cache needs `O_DIRECT`, whose buffer, position and length are multiples of the device's block:
-//! [`DIRECT_ALIGN`] covers every block size in use. The buffer is a `Vec` with slack, used from its first aligned byte.
+//! Past the page cache leads `O_DIRECT`, whose memory, position and length are multiples of [`DIRECT_ALIGN`].
 
+use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSliceMut};
 use std::num::NonZeroU64;
@@ -13,9 +13,12 @@ use std::sync::Arc;
 use rustix::fs::{Advice, FallocateFlags, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::{DirEntry, Disk, DiskError, DiskFile, DiskOp, DiskResult, FileRef, OpenMode, check_path};
+use super::aligned::is_aligned;
+use super::{
+    AlignedBytes, DIRECT_ALIGN, DirEntry, Disk, DiskError, DiskFile, DiskOp, DiskResult, FileRef, OpenMode,
+    check_path,
+};
 
-const DIRECT_ALIGN: usize = 4096;
 const DIRECT_CHUNK_BYTES_MAX: usize = 1 << 20;
 const _: () = assert!(DIRECT_CHUNK_BYTES_MAX.is_multiple_of(DIRECT_ALIGN));
 
@@ -86,7 +89,18 @@ impl Disk for RealDisk {
         if mode == OpenMode::Read && file.metadata().map_err(&fail)?.is_dir() {
             return Err(fail(io::ErrorKind::IsADirectory.into()));
         }
-        Ok(Arc::new(RealFile { file, path: path.into() }))
+        Ok(Arc::new(RealFile { file, blocks: None, path: path.into() }))
+    }
+
+    fn open_for_blocks(&self, path: &str) -> DiskResult<FileRef> {
+        let (full, fail) = self.at(DiskOp::Open, path)?;
+        let file = OpenOptions::new().read(true).write(true).open(&full).map_err(&fail)?;
+        let direct = OpenOptions::new().write(true).custom_flags(OFlags::DIRECT.bits() as i32).open(&full);
+        let blocks = match direct {
+            Err(e) if no_direct(&e) => None,
+            direct => Some(direct.map_err(&fail)?),
+        };
+        Ok(Arc::new(RealFile { file, blocks, path: path.into() }))
     }
 
     fn rename(&self, from: &str, to: &str) -> DiskResult<()> {
@@ -166,6 +180,8 @@ impl Disk for RealDisk {
 #[derive(Debug)]
 struct RealFile {
     file: File,
+    /// The same file past the page cache.
+    blocks: Option<File>,
     path: Box<str>,
 }
 
@@ -181,6 +197,13 @@ impl DiskFile for RealFile {
     }
 
     fn write_all_at(&self, position: u64, bytes: &[u8]) -> DiskResult<()> {
+        if let Some(blocks) = self.blocks.as_ref().filter(|_| is_aligned(position, bytes)) {
+            match blocks.write_all_at(bytes, position) {
+                // Some file systems accept the flag and refuse the write.
+                Err(e) if no_direct(&e) => {}
+                written => return written.map_err(self.fail(DiskOp::Write)),
+            }
+        }
         self.file.write_all_at(bytes, position).map_err(self.fail(DiskOp::Write))
     }
 
@@ -235,6 +258,10 @@ impl DiskFile for RealFile {
     }
 }
 
+fn no_direct(error: &io::Error) -> bool {
+    is(error, Errno::INVAL) || is(error, Errno::OPNOTSUPP)
+}
+
 fn is(error: &io::Error, code: Errno) -> bool {
     error.raw_os_error() == Some(code.raw_os_error())
 }
@@ -259,7 +286,6 @@ fn read_uncached(path: &Path, position: u64, len: u64, mut sink: impl FnMut(&[u8
     let end = position.saturating_add(len);
     let mut at = position;
     let direct = OpenOptions::new().read(true).custom_flags(OFlags::DIRECT.bits() as i32).open(path);
-    let no_direct = |e: &io::Error| is(e, Errno::INVAL) || is(e, Errno::OPNOTSUPP);
     match direct {
         Ok(file) => match read_chunks(&file, &mut at, end, &mut sink) {
             // Some file systems accept the flag and refuse the read: go on plainly from where it stopped.
@@ -275,24 +301,29 @@ fn read_uncached(path: &Path, position: u64, len: u64, mut sink: impl FnMut(&[u8
     read_chunks(&file, &mut at, end, &mut sink)
 }
 
+thread_local! {
+    /// Where a thread's direct reads go first: warm after the first one.
+    static CHUNK: RefCell<AlignedBytes> = RefCell::default();
+}
+
 /// Reads whole aligned blocks and moves `at` with every byte that was handed out.
 fn read_chunks(file: &File, at: &mut u64, end: u64, sink: &mut impl FnMut(&[u8])) -> io::Result<()> {
     const ALIGN: u64 = DIRECT_ALIGN as u64;
     let wanted = end.saturating_sub(*at / ALIGN * ALIGN).min(DIRECT_CHUNK_BYTES_MAX as u64);
     let chunk_bytes = (wanted as usize).next_multiple_of(DIRECT_ALIGN);
-    let mut backing = vec![0u8; chunk_bytes + DIRECT_ALIGN];
-    let slack = (backing.as_ptr() as usize).wrapping_neg() % DIRECT_ALIGN;
-    let chunk = &mut backing[slack..slack + chunk_bytes];
-    while *at < end {
-        let block = *at / ALIGN * ALIGN;
-        let n = retry_interrupted(|| file.read_at(chunk, block))?;
-        let from = (*at - block) as usize;
-        let to = (end - block).min(n as u64) as usize;
-        if to <= from {
-            return Ok(());
+    CHUNK.with_borrow_mut(|chunk| {
+        chunk.resize(chunk_bytes);
+        while *at < end {
+            let block = *at / ALIGN * ALIGN;
+            let n = retry_interrupted(|| file.read_at(chunk, block))?;
+            let from = (*at - block) as usize;
+            let to = (end - block).min(n as u64) as usize;
+            if to <= from {
+                return Ok(());
+            }
+            sink(&chunk[from..to]);
+            *at = block + to as u64;
         }
-        sink(&chunk[from..to]);
-        *at = block + to as u64;
-    }
-    Ok(())
+        Ok(())
+    })
 }

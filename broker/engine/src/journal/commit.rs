@@ -40,6 +40,7 @@ use dure_proto::{
 };
 use prost::Message;
 
+use crate::disk::AlignedBytes;
 use crate::mutant::{self, Mutant};
 
 /// Commits start on multiples of this.
@@ -152,7 +153,7 @@ fn header_checksum(salt: u64, header: &[u8; COMMIT_HEADER_BYTES]) -> u32 {
 /// A commit while it takes entries.
 #[derive(Debug)]
 pub(crate) struct CommitBuilder {
-    bytes: Vec<u8>,
+    bytes: AlignedBytes,
     entry_count: u32,
 }
 
@@ -171,9 +172,9 @@ pub(crate) struct CommitStamp {
 
 impl CommitBuilder {
     /// An empty commit in a buffer used before, whose memory is warm.
-    pub(crate) fn reuse(mut bytes: Vec<u8>) -> CommitBuilder {
+    pub(crate) fn reuse(mut bytes: AlignedBytes) -> CommitBuilder {
         bytes.clear();
-        bytes.resize(COMMIT_HEADER_BYTES, 0);
+        bytes.resize(COMMIT_HEADER_BYTES);
         CommitBuilder { bytes, entry_count: 0 }
     }
 
@@ -194,7 +195,9 @@ impl CommitBuilder {
     pub(crate) fn push_event(&mut self, event: &Event) {
         let length = event.encoded_len();
         self.push_prefix(KIND_EVENT, length);
-        event.encode(&mut self.bytes).expect("a Vec grows");
+        let at = self.bytes.len();
+        self.bytes.resize(at + length);
+        event.encode(&mut &mut self.bytes[at..]).expect("as long as it said");
     }
 
     /// Takes a batch under its entry header, with base offset and epoch patched in. Returns where header and
@@ -223,7 +226,7 @@ impl CommitBuilder {
     }
 
     /// Closes the commit: its bytes, padded, and its checksum.
-    pub(crate) fn finish(mut self, stamp: &CommitStamp) -> (Vec<u8>, u32) {
+    pub(crate) fn finish(mut self, stamp: &CommitStamp) -> (AlignedBytes, u32) {
         let body = &self.bytes[COMMIT_HEADER_BYTES..];
         let header = CommitHeader {
             shard: stamp.shard,
@@ -240,7 +243,7 @@ impl CommitBuilder {
         assert!(header.padded_bytes() <= COMMIT_BYTES_MAX, "a commit of {} bytes", self.bytes.len());
         let encoded = header.encode(stamp.salt);
         self.bytes[..COMMIT_HEADER_BYTES].copy_from_slice(&encoded);
-        self.bytes.resize(self.bytes.len().next_multiple_of(COMMIT_ALIGN), 0);
+        self.bytes.resize(self.bytes.len().next_multiple_of(COMMIT_ALIGN));
         let checksum = u32::from_le_bytes(encoded[4..8].try_into().expect("four bytes"));
         (self.bytes, checksum)
     }
@@ -326,9 +329,9 @@ mod tests {
     }
 
     fn commit() -> Vec<u8> {
-        let mut builder = CommitBuilder::reuse(Vec::new());
+        let mut builder = CommitBuilder::reuse(AlignedBytes::default());
         builder.push_event(&Event { event: Some(event::Event::TopicDeleted(TopicDeleted { topic: 3 })) });
-        builder.finish(&stamp()).0
+        builder.finish(&stamp()).0.to_vec()
     }
 
     #[test]

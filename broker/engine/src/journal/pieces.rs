@@ -74,7 +74,7 @@ impl OpenPiece {
         if !mutant::is(Mutant::SkipPieceDirSync) {
             disk.sync_dir(dir)?;
         }
-        let files = [disk.open(&path, OpenMode::ReadWrite)?, disk.open(&path, OpenMode::ReadWrite)?];
+        let files = [disk.open_for_blocks(&path)?, disk.open_for_blocks(&path)?];
         Ok(OpenPiece { number, bytes: files[0].len()?, files, position: 0 })
     }
 

@@ -157,6 +157,7 @@ mod tests {
     use dure_proto::{CommitSeq, Epoch};
 
     use super::*;
+    use crate::disk::AlignedBytes;
     use crate::disk::{DiskRef, OpenMode, SimDisk};
     use crate::journal::{CommitBuilder, CommitStamp};
 
@@ -175,7 +176,7 @@ mod tests {
             prev_checksum: 0,
             opens_epoch: false,
         };
-        CommitBuilder::reuse(Vec::new()).finish(&stamp).0
+        CommitBuilder::reuse(AlignedBytes::default()).finish(&stamp).0.to_vec()
     }
 
     /// A piece of zeroes with these commits in these blocks, and whether it is zero elsewhere or holds older ones.

@@ -132,6 +132,12 @@ pub enum ReadError {
 }
 
 impl LogView {
+    /// Whether nothing is appended any more to the segment that holds this offset.
+    #[must_use]
+    pub fn is_sealed_at(&self, offset: Offset) -> bool {
+        self.segments.last().is_some_and(|active| offset < active.files.id.base)
+    }
+
     /// Whether this very segment is among those that it reads.
     pub(crate) fn has_segment(&self, id: SegmentId) -> bool {
         let at = self.segments.binary_search_by_key(&id.base, |segment| segment.files.id.base);

@@ -10,7 +10,7 @@ use dure_proto::journal::{Checkpoint, Event};
 use dure_proto::{CommitSeq, EntryHeader, Epoch, GroupId, Offset, ShardId, TopicId, TopicPartition};
 
 use crate::catalogue::TopicTable;
-use crate::disk::SyncFailed;
+use crate::disk::{AlignedBytes, SyncFailed};
 use crate::effect::Effect;
 use crate::job::{DiskJob, Job};
 use crate::journal::{CommitBuilder, CommitStamp, Pieces, piece_path};
@@ -47,7 +47,7 @@ pub(crate) enum Step {
 pub(crate) struct DurableCommit {
     pub(crate) steps: Vec<Step>,
     /// The whole commit, which the ranges of appends point into.
-    pub(crate) bytes: Arc<Vec<u8>>,
+    pub(crate) bytes: Arc<AlignedBytes>,
     pub(crate) checkpoint: Option<Box<Checkpoint>>,
 }
 
@@ -88,7 +88,7 @@ pub(crate) struct CommitPath {
     /// The last commit holds something that no later one names durable yet.
     unstamped: bool,
     bytes_since_checkpoint: u64,
-    buffers: Vec<Vec<u8>>,
+    buffers: Vec<AlignedBytes>,
     sync_failed: SyncFailed,
 }
 
@@ -101,7 +101,7 @@ impl CommitPath {
     ) -> CommitPath {
         CommitPath {
             config,
-            builder: CommitBuilder::reuse(Vec::new()),
+            builder: CommitBuilder::reuse(AlignedBytes::default()),
             steps: Vec::new(),
             waiting: VecDeque::new(),
             in_flight: VecDeque::new(),
@@ -161,7 +161,7 @@ impl CommitPath {
         .into_iter()
         .any(mutant::is);
         if full || split && !self.builder.is_empty() {
-            let builder = std::mem::replace(&mut self.builder, CommitBuilder::reuse(Vec::new()));
+            let builder = std::mem::replace(&mut self.builder, CommitBuilder::reuse(AlignedBytes::default()));
             self.waiting.push_back((builder, std::mem::take(&mut self.steps)));
         }
     }
@@ -288,7 +288,7 @@ impl CommitPath {
     }
 
     /// Takes a commit's memory back.
-    pub(crate) fn recycle(&mut self, bytes: Arc<Vec<u8>>) {
+    pub(crate) fn recycle(&mut self, bytes: Arc<AlignedBytes>) {
         if self.buffers.len() < BUFFERS_KEPT
             && let Ok(buffer) = Arc::try_unwrap(bytes)
         {
@@ -301,7 +301,7 @@ impl CommitPath {
         let in_flight = self.in_flight.drain(..).flat_map(|commit| commit.commit.steps);
         let waiting = self.waiting.drain(..).flat_map(|(_, steps)| steps);
         let steps = in_flight.chain(waiting).chain(self.steps.drain(..)).collect();
-        self.builder = CommitBuilder::reuse(Vec::new());
+        self.builder = CommitBuilder::reuse(AlignedBytes::default());
         steps
     }
 

@@ -21,7 +21,7 @@ use super::tails::Tails;
 use super::{Checkpointing, Shard, ShardConfig};
 use crate::checkpoint::{self, Loaded};
 use crate::dedup::IdClock;
-use crate::disk::{DiskError, DiskRef};
+use crate::disk::{AlignedBytes, DiskError, DiskRef};
 use crate::effect::Effect;
 use crate::finding::Finding;
 use crate::job::{DiskJob, Job};
@@ -352,7 +352,7 @@ fn open_epoch(
     let current = OpenPiece::prepare(&**disk, &config.journal_dir, piece, bytes, recycle.as_deref())?;
     let seq = CommitSeq(last_seq.0 + 1);
     let mut pieces = Pieces::new(current, full, free, seq);
-    let mut builder = CommitBuilder::reuse(Vec::new());
+    let mut builder = CommitBuilder::reuse(AlignedBytes::default());
     let opened = EpochOpened { epoch: config.epoch.0, last_kept: last_seq.0, wall_ms: now.wall_ms };
     builder.push_event(&Event { event: Some(event::Event::EpochOpened(opened)) });
     let (bytes, checksum) = builder.finish(&CommitStamp {
