@@ -120,6 +120,34 @@ async fn acks_that_come_together_share_a_request() {
 }
 
 #[tokio::test]
+async fn what_is_acked_in_the_request_that_would_say_that_it_started_is_not_said_to_be_started() {
+    let peer = Peer::bind().await;
+    let (_client, mut jobs, mut conn, subscription) = subscribe(&peer, 8).await;
+    push(&mut conn, subscription, 30_000, 0..8).await;
+    let mut acking = Vec::new();
+    let mut first = None;
+    // As many requests as may be under way: what comes after them waits, and goes together.
+    for _ in 0..4 {
+        acking.push(tokio::spawn(next(&mut jobs).await.ack()));
+        let (request, _, _) = settle_request(&mut conn).await;
+        first.get_or_insert(request);
+    }
+    for _ in 0..3 {
+        acking.push(tokio::spawn(next(&mut jobs).await.ack()));
+    }
+    acking.push(tokio::spawn(next(&mut jobs).await.release()));
+    conn.expect_silence(Duration::from_millis(50)).await;
+    settled(&mut conn, &first.expect("there were some"), 1).await;
+    let (_, settle, said) = settle_request(&mut conn).await;
+    let mut all = actions(&settle);
+    all.sort_by_key(|(_, offset)| *offset);
+    assert!(said.is_empty());
+    let acks = (4..7).map(|offset| (SettleAction::SettleAck, offset));
+    let released = [(SettleAction::SettleStart, 7), (SettleAction::SettleRelease, 7)];
+    assert_eq!(all, acks.chain(released).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn a_dropped_job_is_released_at_once_and_a_released_one_with_its_delay() {
     let peer = Peer::bind().await;
     let (_client, mut jobs, mut conn, subscription) = subscribe(&peer, 4).await;

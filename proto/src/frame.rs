@@ -145,7 +145,7 @@ impl FrameDecoder {
 /// # Errors
 /// [`FrameError::TooLarge`] and [`FrameError::EnvelopeTooLarge`]; nothing is appended then.
 pub fn encode_frame(
-    out: &mut impl BufMut,
+    out: &mut BytesMut,
     envelope: &wire::Envelope,
     attachment_bytes: usize,
 ) -> Result<(), FrameError> {
@@ -157,9 +157,13 @@ pub fn encode_frame(
     if length > FRAME_BYTES_MAX {
         return Err(FrameError::TooLarge { length, max: FRAME_BYTES_MAX });
     }
+    out.reserve(FRAME_HEADER_BYTES + envelope_bytes);
     out.put_u32_le(length as u32);
     out.put_u32_le(envelope_bytes as u32);
-    envelope.encode_raw(out);
+    // Into room that is there: a buffer that might have to grow is asked for it with every byte.
+    let start = out.len();
+    out.resize(start + envelope_bytes, 0);
+    envelope.encode_raw(&mut &mut out[start..]);
     Ok(())
 }
 
@@ -168,7 +172,7 @@ pub fn encode_frame(
 /// # Errors
 /// As [`encode_frame`].
 pub fn encode_frame_with(
-    out: &mut impl BufMut,
+    out: &mut BytesMut,
     envelope: &wire::Envelope,
     attachment: &[u8],
 ) -> Result<(), FrameError> {

@@ -38,7 +38,7 @@ proptest! {
         attachments in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 1..8),
         piece in 1..200usize,
     ) {
-        let mut stream = Vec::new();
+        let mut stream = BytesMut::new();
         for (index, attachment) in attachments.iter().enumerate() {
             encode_frame_with(&mut stream, &envelope(index as u64), attachment).unwrap();
         }
@@ -69,11 +69,11 @@ proptest! {
 
 #[test]
 fn the_format_stays() {
-    let mut out = Vec::new();
+    let mut out = BytesMut::new();
     encode_frame_with(&mut out, &Envelope { correlation: 5, body: Some(Body::Ping(Ping {})) }, b"xyz")
         .expect("fits");
-    assert_eq!(out, [11, 0, 0, 0, 4, 0, 0, 0, 0x08, 5, 0x2a, 0, b'x', b'y', b'z']);
-    let mut head = Vec::new();
+    assert_eq!(out[..], [11, 0, 0, 0, 4, 0, 0, 0, 0x08, 5, 0x2a, 0, b'x', b'y', b'z']);
+    let mut head = BytesMut::new();
     encode_frame(&mut head, &Envelope { correlation: 5, body: Some(Body::Ping(Ping {})) }, 3).expect("fits");
     assert_eq!(head, out[..12]);
 }
@@ -186,7 +186,7 @@ fn unknown_fields_pass() {
 
 #[test]
 fn what_no_decoder_would_take_is_not_encoded() {
-    let mut out = Vec::new();
+    let mut out = BytesMut::new();
     assert!(matches!(
         encode_frame(&mut out, &envelope(1), FRAME_BYTES_MAX),
         Err(FrameError::TooLarge { .. })

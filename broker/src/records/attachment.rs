@@ -6,12 +6,17 @@ use dure_proto::{Record, wire};
 
 /// Smaller parts are gathered: an I/O vector costs more than the copy.
 const COPIED_BYTES_MAX: usize = 4 << 10;
+/// Into pieces of this size at first, and of twice as much each time, up to that: a buffer that grew would be copied again.
+const PIECE_BYTES_FIRST: usize = COPIED_BYTES_MAX;
+const PIECE_BYTES_MAX: usize = 64 << 10;
 
 /// An attachment in the making.
 #[derive(Debug, Default)]
 pub(crate) struct Attachment {
     parts: Vec<Bytes>,
     gathered: BytesMut,
+    /// Of the last piece that was begun.
+    piece_bytes: usize,
     bytes: usize,
 }
 
@@ -44,12 +49,21 @@ impl Attachment {
     fn append(&mut self, part: &Bytes) -> u32 {
         self.bytes += part.len();
         if part.len() <= COPIED_BYTES_MAX {
+            self.make_room(part.len());
             self.gathered.put_slice(part);
         } else {
             self.cut();
             self.parts.push(part.clone());
         }
         u32::try_from(part.len()).expect("a batch bounds its records")
+    }
+
+    fn make_room(&mut self, bytes: usize) {
+        if self.gathered.capacity() - self.gathered.len() < bytes {
+            self.cut();
+            self.piece_bytes = (self.piece_bytes * 2).clamp(PIECE_BYTES_FIRST, PIECE_BYTES_MAX);
+            self.gathered = BytesMut::with_capacity(self.piece_bytes);
+        }
     }
 
     fn cut(&mut self) {
@@ -91,5 +105,17 @@ mod tests {
         let parts = attachment.finish();
         assert_eq!(parts.concat(), [b"key", &large[..], b"name"].concat());
         assert_eq!(parts.len(), 3, "what is large is not copied");
+    }
+
+    #[test]
+    fn many_small_parts_are_gathered_into_few_pieces() {
+        let value = Bytes::from(vec![7; 1000]);
+        let record =
+            Record { offset_delta: 0, timestamp_ms: 0, key: None, value: Some(value), headers: Vec::new() };
+        let mut attachment = Attachment::default();
+        (0..1000).for_each(|_| attachment.push(&record, &mut wire::Job::default()));
+        let parts = attachment.finish();
+        assert_eq!(parts.concat(), vec![7; 1_000_000]);
+        assert!(parts.len() < 24, "{} pieces", parts.len());
     }
 }

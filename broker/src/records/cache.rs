@@ -66,9 +66,12 @@ impl BatchCache {
         if !slot.batch.holds(offset) {
             return None;
         }
-        slot.last_use = last_use;
+        let is_newest = slot.last_use + 1 == last_use;
+        slot.last_use = if is_newest { slot.last_use } else { last_use };
         let (base, batch) = (*base, slot.batch.clone());
-        state.used(partition, base);
+        if !is_newest {
+            state.used(partition, base);
+        }
         Some(batch)
     }
 

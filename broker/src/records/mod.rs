@@ -106,6 +106,11 @@ impl RecordReader {
     async fn published(&self, partition: TopicPartition, offset: Offset) -> Result<LogView, Unreadable> {
         let gone = Unreadable::Gone { partition, offset };
         let mut views = self.shards.log(partition).ok_or(gone.clone())?;
+        // Mostly it is there, and no timer is needed.
+        let there = Some(views.borrow()).filter(|view| view.high_watermark > offset).map(|view| view.clone());
+        if let Some(view) = there {
+            return if offset < view.log_start { Err(gone) } else { Ok(view) };
+        }
         let view = match timeout(PUBLISH_WAIT, views.wait_for(|view| view.high_watermark > offset)).await {
             Ok(Ok(view)) => view.clone(),
             Ok(Err(_)) => return Err(gone),

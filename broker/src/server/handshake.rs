@@ -1,5 +1,6 @@
 //! The first exchange on a connection: small, soon, and in a version that both know.
 
+use bytes::BytesMut;
 use dure_proto::wire::envelope::Body;
 use dure_proto::wire::{self, ErrorCode, Retry};
 use dure_proto::{FRAME_BYTES_MAX, encode_frame};
@@ -83,7 +84,7 @@ pub(super) async fn refuse(stream: TcpStream, error: wire::Error) {
 
 /// Writes an error as the last thing that is sent.
 pub(super) async fn send_last(write: &mut OwnedWriteHalf, error: wire::Error) {
-    let mut bytes = Vec::new();
+    let mut bytes = BytesMut::new();
     let envelope = wire::Envelope { correlation: 0, body: Some(Body::Error(error)) };
     encode_frame(&mut bytes, &envelope, 0).expect("an error is small");
     // The client may be gone already.

@@ -35,7 +35,7 @@ impl Client {
     }
 
     pub(super) async fn send(&mut self, correlation: u64, body: Body, attachment: &[u8]) {
-        let mut bytes = Vec::new();
+        let mut bytes = BytesMut::new();
         let envelope = wire::Envelope { correlation, body: Some(body) };
         encode_frame_with(&mut bytes, &envelope, attachment).unwrap();
         self.send_bytes(&bytes).await;

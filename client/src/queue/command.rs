@@ -33,12 +33,14 @@ pub(super) struct Command {
     pub(super) waiter: Option<Waiter>,
     /// An attempt was written and not answered.
     pub(super) doubt: bool,
-    pub(super) asked: Instant,
+    /// Set where the lease is to run from then on, or later.
+    pub(super) asked: Option<Instant>,
 }
 
 impl Command {
     fn new(purpose: Purpose, receipt: Receipt, item: SettleItem, waiter: Option<Waiter>) -> Command {
-        Command { purpose, receipt, item, waiter, doubt: false, asked: Instant::now() }
+        let asked = matches!(purpose, Purpose::Renew | Purpose::Extend).then(Instant::now);
+        Command { purpose, receipt, item, waiter, doubt: false, asked }
     }
 
     pub(super) fn start(receipt: Receipt) -> Command {

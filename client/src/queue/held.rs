@@ -1,12 +1,15 @@
 //! The table of what this worker has leased, and the credit that comes free as it is settled.
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dure_proto::{Offset, PartitionId, Receipt};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use super::receipt_hasher::ReceiptHasher;
 
 #[derive(Debug)]
 struct Lease {
@@ -22,7 +25,7 @@ struct Lease {
 
 #[derive(Debug, Default)]
 struct State {
-    jobs: HashMap<Receipt, Lease>,
+    jobs: HashMap<Receipt, Lease, BuildHasherDefault<ReceiptHasher>>,
     bytes: u64,
     /// Freed and not yet told to the broker.
     free: Credit,
@@ -54,12 +57,15 @@ impl Held {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn insert(&self, receipt: Receipt, lease: Duration, bytes: u64, now: Instant) {
+    /// Jobs that came together, each with its lease and what it takes of the credit.
+    pub(super) fn insert(&self, jobs: impl IntoIterator<Item = (Receipt, Duration, u64)>, now: Instant) {
         let mut state = self.state();
-        state.bytes += bytes;
-        let entry = Lease { lease, deadline: now + lease, bytes, started: false, settling: false };
-        if let Some(old) = state.jobs.insert(receipt, entry) {
-            state.bytes -= old.bytes; // pushed twice; tokens are not, so this is one and the same
+        for (receipt, lease, bytes) in jobs {
+            state.bytes += bytes;
+            let entry = Lease { lease, deadline: now + lease, bytes, started: false, settling: false };
+            if let Some(old) = state.jobs.insert(receipt, entry) {
+                state.bytes -= old.bytes; // pushed twice; tokens are not, so this is one and the same
+            }
         }
         drop(state);
         self.added.notify_one();
@@ -98,10 +104,12 @@ impl Held {
         self.state().jobs.get(receipt).is_some_and(|lease| !lease.settling)
     }
 
-    /// The lease is over: settled, or lost. Its credit is free.
-    pub(super) fn remove(&self, receipt: &Receipt) {
-        let removed = self.state().free(receipt);
-        if removed {
+    /// These leases are over: settled, or lost. Their credit is free.
+    pub(super) fn remove<'a>(&self, receipts: impl IntoIterator<Item = &'a Receipt>) {
+        let mut state = self.state();
+        let removed = receipts.into_iter().filter(|receipt| state.free(receipt)).count();
+        drop(state);
+        if removed > 0 {
             self.freed.notify_one();
         }
     }
@@ -227,10 +235,10 @@ mod tests {
         let (held, now) = (Held::new(4, 1000), Instant::now());
         assert_eq!(held.credit_for_a_new_subscription(), Credit { messages: 4, bytes: 1000 });
         for counter in 0..3 {
-            held.insert(receipt(counter), LEASE, 10, now);
+            held.insert([(receipt(counter), LEASE, 10)], now);
         }
-        held.remove(&receipt(0));
-        held.remove(&receipt(0));
+        held.remove([&receipt(0)]);
+        held.remove([&receipt(0)]);
         assert_eq!(held.take_credit(), Credit { messages: 1, bytes: 10 });
         assert_eq!(held.take_credit(), Credit::default());
         assert_eq!(held.credit_for_a_new_subscription(), Credit { messages: 2, bytes: 980 });
@@ -239,10 +247,10 @@ mod tests {
     #[test]
     fn a_job_whose_lease_ran_out_before_it_was_handed_out_is_not() {
         let (held, now) = (Held::new(4, 1000), Instant::now());
-        held.insert(receipt(1), LEASE, 10, now);
+        held.insert([(receipt(1), LEASE, 10)], now);
         assert!(!held.start(&receipt(1), now + LEASE));
         assert_eq!(held.take_credit().messages, 1);
-        held.insert(receipt(2), LEASE, 10, now);
+        held.insert([(receipt(2), LEASE, 10)], now);
         assert!(held.start(&receipt(2), now));
         held.forget_unstarted();
         assert!(held.contains(&receipt(2)));
@@ -251,8 +259,8 @@ mod tests {
     #[test]
     fn what_is_being_settled_is_not_renewed() {
         let (held, now) = (Held::new(4, 1000), Instant::now());
-        held.insert(receipt(1), LEASE, 10, now);
-        held.insert(receipt(2), LEASE, 10, now);
+        held.insert([(receipt(1), LEASE, 10)], now);
+        held.insert([(receipt(2), LEASE, 10)], now);
         assert!(held.due_for_renewal(now + LEASE / 4).is_empty());
         held.settling(&receipt(1));
         let due = held.due_for_renewal(now + LEASE / 3);

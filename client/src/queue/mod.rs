@@ -8,6 +8,7 @@ mod held;
 mod job;
 pub(crate) mod keeper;
 mod oneshot;
+mod receipt_hasher;
 mod received;
 mod renewal;
 mod settler;

@@ -1,9 +1,11 @@
 //! The task that sends what settles jobs: whatever was asked for while the last request was being written goes
 //! into the next one.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dure_proto::Receipt;
 use dure_proto::wire::{self, ErrorCode, envelope::Body};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
@@ -59,8 +61,19 @@ fn next_batch(core: &Core, taken: &mut Vec<Command>) -> Option<Vec<Command>> {
     });
     let count = fitting.count();
     let rest = taken.split_off(count);
-    let batch = std::mem::replace(taken, rest);
+    let mut batch = std::mem::replace(taken, rest);
+    leave_out_starts_of_acked(&mut batch);
     (!batch.is_empty()).then_some(batch)
+}
+
+/// Whether a message that is acknowledged was started makes no difference to anybody: where both are asked for in one
+/// request, which arrives as a whole or not at all, half of its items would say nothing.
+fn leave_out_starts_of_acked(batch: &mut Vec<Command>) {
+    let is_ack = |command: &&Command| command.item.action() == wire::SettleAction::SettleAck;
+    let acked: HashSet<Receipt> = batch.iter().filter(is_ack).map(|command| command.receipt).collect();
+    if !acked.is_empty() {
+        batch.retain(|command| command.purpose != Purpose::Start || !acked.contains(&command.receipt));
+    }
 }
 
 fn request(core: &Core, batch: &[Command]) -> Body {
@@ -107,6 +120,7 @@ async fn settle(
         let mut last = Error::timeout("settling");
         match outcome {
             Ok(reply) => {
+                core.held.remove(over(&batch, &reply.results));
                 let mut results = reply.results.into_iter();
                 batch = batch
                     .into_iter()
@@ -145,10 +159,24 @@ async fn settle(
     }
 }
 
+/// What is held no more, whatever came of it.
+fn over<'a>(batch: &'a [Command], results: &'a [wire::SettleResult]) -> impl Iterator<Item = &'a Receipt> {
+    let over = batch
+        .iter()
+        .zip(results)
+        .filter(|(command, result)| command.purpose == Purpose::Settle && !is_put_off(result.error()));
+    over.map(|(command, _)| &command.receipt)
+}
+
+/// The same can be asked again.
+fn is_put_off(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::Busy | ErrorCode::ShuttingDown)
+}
+
 /// Passes one item's result on. Returns the command if it is to be sent again.
 fn take_in(core: &Core, command: Command, result: wire::SettleResult) -> Option<Command> {
     let code = result.error();
-    if matches!(code, ErrorCode::Busy | ErrorCode::ShuttingDown) {
+    if is_put_off(code) {
         return Some(command);
     }
     let receipt = command.receipt;
@@ -158,12 +186,11 @@ fn take_in(core: &Core, command: Command, result: wire::SettleResult) -> Option<
     match command.purpose {
         Purpose::Renew | Purpose::Extend if done => {
             let lease = std::time::Duration::from_millis(command.item.lease_ms.unwrap_or_default());
-            core.held.extended(&receipt, lease, command.asked);
+            command.asked.into_iter().for_each(|asked| core.held.extended(&receipt, lease, asked));
         }
-        Purpose::Settle => core.held.remove(&receipt),
         Purpose::Renew | Purpose::Extend if not_ours => {
             tracing::debug!(%receipt, code = code.as_str_name(), "a lease is lost");
-            core.held.remove(&receipt);
+            core.held.remove([&receipt]);
         }
         _ => {}
     }
@@ -181,7 +208,7 @@ fn take_in(core: &Core, command: Command, result: wire::SettleResult) -> Option<
 
 fn give_up(core: &Core, command: Command, error: &Error) {
     if command.purpose == Purpose::Settle {
-        core.held.remove(&command.receipt);
+        core.held.remove([&command.receipt]);
     }
     let error = if command.doubt { Error::unknown(error.to_string()) } else { error.clone() };
     command.answer(Err(error));

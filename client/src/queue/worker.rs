@@ -146,13 +146,16 @@ impl Worker {
     fn take_in(&self, push: Push) -> Result<()> {
         match push {
             Push::Jobs { jobs, mut bytes } => {
-                let now = Instant::now();
-                for job in jobs {
+                let unpack = |job: wire::Job| {
                     let before = bytes.len();
                     let received = ReceivedJob::unpack(&self.core.topic, &job, &mut bytes)?;
-                    let size = (before - bytes.len()) as u64;
-                    self.core.held.insert(received.receipt, received.lease, size, now);
-                    let _ = self.out.send(Ready::Job(Box::new(received)));
+                    Ok((Box::new(received), (before - bytes.len()) as u64))
+                };
+                let received = jobs.into_iter().map(unpack).collect::<Result<Vec<_>>>()?;
+                let leases = received.iter().map(|(job, bytes)| (job.receipt, job.lease, *bytes));
+                self.core.held.insert(leases, Instant::now());
+                for (job, _) in received {
+                    let _ = self.out.send(Ready::Job(job));
                 }
                 Ok(())
             }

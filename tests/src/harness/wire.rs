@@ -59,9 +59,9 @@ impl RawClient {
     pub fn encoded(&mut self, body: Body, attachment: &[u8]) -> Vec<u8> {
         self.correlation += 1;
         let envelope = Envelope { correlation: self.correlation, body: Some(body) };
-        let mut bytes = Vec::new();
+        let mut bytes = BytesMut::new();
         encode_frame_with(&mut bytes, &envelope, attachment).expect("it fits");
-        bytes
+        bytes.into()
     }
 
     /// Sends a request and waits for its answer.

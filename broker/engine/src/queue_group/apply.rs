@@ -149,13 +149,18 @@ impl LeaseTable {
 
     fn apply_settled(&mut self, from: Offset, to: Offset) {
         self.reach(to);
-        let known: Vec<Offset> = self.messages.range(from..to).map(|(offset, _)| *offset).collect();
         let mut left = Vec::new();
-        for offset in known {
-            let message = self.remove(offset).expect("it was just found");
+        let mut remove = |table: &mut LeaseTable, offset| {
+            let Some(message) = table.remove(offset) else { return };
             // What is not redriven is counted below, once for all.
-            self.serviced += u64::from(message.letter.is_some());
+            table.serviced += u64::from(message.letter.is_some());
             left.extend(message.key);
+        };
+        if to == from.plus(1) {
+            remove(self, from);
+        } else {
+            let known: Vec<Offset> = self.messages.range(from..to).map(|(offset, _)| *offset).collect();
+            known.into_iter().for_each(|offset| remove(self, offset));
         }
         self.serviced += self.settled.insert_range(from, to);
         self.settle_in_window(from, to, left);

@@ -272,8 +272,9 @@ impl LeaseTable {
     /// Changes what is known of a message, makes it known if it was not, and moves it to the index where it
     /// then belongs. Nothing else touches the indexes.
     pub(crate) fn edit(&mut self, offset: Offset, change: impl FnOnce(&mut Message)) {
-        let mut message = match self.messages.remove(&offset) {
-            Some(message) => {
+        let mut message = match self.messages.get_mut(&offset) {
+            Some(known) => {
+                let message = std::mem::take(known);
                 self.unplace(offset, &message);
                 message
             }
@@ -359,7 +360,9 @@ impl LeaseTable {
                 taken || self.dying_new.remove(&offset)
             }
         };
-        self.held.messages.remove(&(message.held, offset));
+        if message.held > 0 {
+            self.held.messages.remove(&(message.held, offset));
+        }
         assert!(found, "message {offset} was not where it belongs: {message:?}");
         if let Some(letter) = message.letter {
             self.redriven_count -= 1;

@@ -32,10 +32,11 @@ pub(crate) fn assign(
     let mut unowned = Vec::new();
     for (partition, known) in partitions {
         match known.target.filter(|seat| subscriptions[*seat].contains(&partition.topic)) {
-            Some(seat) => table.give(seat, partition, known.holder == Some(seat)),
+            Some(seat) => table.leave(seat, partition, known.holder == Some(seat)),
             None => unowned.push((partition, known.holder)),
         }
     }
+    table.rank();
     for (partition, holder) in unowned {
         let Some((load, first)) = table.least_loaded(partition.topic) else { continue };
         let stays = holder
@@ -81,7 +82,7 @@ impl Table {
         let mut classes: Vec<BTreeSet<(usize, Seat)>> = Vec::new();
         let mut classes_of: BTreeMap<TopicId, Vec<usize>> = BTreeMap::new();
         let mut class_of = Vec::with_capacity(subscriptions.len());
-        for (seat, topics) in subscriptions.iter().enumerate() {
+        for topics in subscriptions {
             let class = *numbers.entry(topics).or_insert_with(|| {
                 for topic in topics.iter() {
                     classes_of.entry(*topic).or_default().push(classes.len());
@@ -89,16 +90,29 @@ impl Table {
                 classes.push(BTreeSet::new());
                 classes.len() - 1
             });
-            classes[class].insert((0, seat));
             class_of.push(class);
         }
         Table {
             load: vec![0; subscriptions.len()],
             owned: vec![BTreeMap::new(); subscriptions.len()],
-            order: (0..subscriptions.len()).map(|seat| (0, seat)).collect(),
+            order: BTreeSet::new(),
             class_of,
             classes,
             classes_of,
+        }
+    }
+
+    /// Leaves a partition with whom it is with, before anybody is ranked.
+    fn leave(&mut self, seat: Seat, partition: TopicPartition, held: bool) {
+        self.owned[seat].entry(partition.topic).or_default().insert((held, Reverse(partition.partition)));
+        self.load[seat] += 1;
+    }
+
+    /// Orders the members by load, once and not with each partition that stays.
+    fn rank(&mut self) {
+        for (seat, load) in self.load.iter().enumerate() {
+            self.order.insert((*load, seat));
+            self.classes[self.class_of[seat]].insert((*load, seat));
         }
     }
 

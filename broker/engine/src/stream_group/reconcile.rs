@@ -25,7 +25,9 @@ impl StreamGroup {
             ids.iter().enumerate().map(|(seat, id)| (*id, seat)).collect();
         let seat = |id: &Option<MemberId>| id.as_ref().and_then(|id| seats.get(id).copied());
         let known = self.slots.iter().map(|(partition, slot)| {
-            (*partition, Known { target: seat(&slot.target), holder: seat(&slot.holder) })
+            let target = seat(&slot.target);
+            let holder = if slot.holder == slot.target { target } else { seat(&slot.holder) };
+            (*partition, Known { target, holder })
         });
         let targets = assign(&subscriptions, known);
         let ids: Vec<MemberId> = ids.into_iter().cloned().collect();
