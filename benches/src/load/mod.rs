@@ -20,6 +20,7 @@ use takers::Takers;
 
 /// Sent before anything is measured, so that nothing is done for the first time.
 const WARM_UP: Duration = Duration::from_millis(500);
+const WARM_UP_RATE_MAX: f64 = 5000.0;
 
 /// A broker with a client.
 #[derive(Debug)]
@@ -120,7 +121,7 @@ impl Stage {
         time: Duration,
         takers: &Takers,
     ) -> Res<(Done, Ages)> {
-        let sent = |time| async move {
+        let sent = |rate, time| async move {
             let schedule = Schedule { began: Instant::now(), rate, time };
             let before = takers.count();
             steady::send(producers, payloads, self.clock, schedule).await?;
@@ -128,9 +129,9 @@ impl Stage {
             takers.wait_for(before + expected).await?;
             Ok(expected)
         };
-        sent(WARM_UP).await?;
+        sent(rate.min(WARM_UP_RATE_MAX), WARM_UP).await?;
         takers.forget();
-        let done = self.measured(sent(time)).await?;
+        let done = self.measured(sent(rate, time)).await?;
         Ok((done, takers.ages()))
     }
 
