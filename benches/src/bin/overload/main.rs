@@ -12,7 +12,7 @@ mod top_rate;
 use std::fs;
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use dure_benches::{Res, limits};
 
 use report::Report;
@@ -20,12 +20,23 @@ use report::Report;
 #[derive(Debug, Parser)]
 #[command(about = "Memory and latency when there is too much to do")]
 struct Options {
+    /// Only these; may repeat [default: all].
+    #[arg(long, value_name = "NAME", value_enum)]
+    part: Vec<Part>,
     /// Shorter, and one round of everything.
     #[arg(long)]
     quick: bool,
     /// Where overload.json and overload.md go.
     #[arg(long, default_value = "benches/results")]
     out: PathBuf,
+}
+
+/// What is measured with a broker of its own.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Part {
+    Flooded,
+    TopRate,
+    Neighbours,
 }
 
 #[tokio::main]
@@ -40,9 +51,14 @@ async fn main() -> Res {
 
 async fn measure(options: &Options) -> Res {
     let mut report = Report::new(limits::machine(), options.quick);
-    report.rows.push(flooded::measure(options.quick).await?);
-    report.rows.extend(top_rate::measure(options.quick).await?);
-    report.rows.extend(neighbours::measure(options.quick).await?);
+    let all = Part::value_variants();
+    for part in if options.part.is_empty() { all } else { &options.part } {
+        report.rows.extend(match part {
+            Part::Flooded => vec![flooded::measure(options.quick).await?],
+            Part::TopRate => top_rate::measure(options.quick).await?,
+            Part::Neighbours => neighbours::measure(options.quick).await?,
+        });
+    }
     println!("{}", report.text());
     fs::create_dir_all(&options.out)?;
     fs::write(options.out.join("overload.json"), serde_json::to_string_pretty(&report)? + "\n")?;
