@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
+use dure_benches::pace::Pace;
+use dure_benches::payloads::Payloads;
 use hdrhistogram::Histogram;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -16,9 +18,6 @@ use super::wire::{Confirm, Publish, Res, Take};
 
 const READ_BYTES: usize = 256 << 10;
 const WRITE_BYTES: usize = 64 << 10;
-/// Random bytes that payloads are cut from.
-const POOL_BYTES: usize = 8 << 20;
-const TICK: Duration = Duration::from_micros(100);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A socket to a server.
@@ -61,26 +60,6 @@ pub(crate) struct Producer {
 pub(crate) struct Consumer {
     pub(crate) connection: Connection,
     pub(crate) take: Box<dyn Take>,
-}
-
-/// Incompressible payloads.
-#[derive(Clone)]
-pub(crate) struct Payloads {
-    pool: Bytes,
-    size: usize,
-}
-
-impl Payloads {
-    pub(crate) fn new(size: usize) -> Payloads {
-        let mut pool = vec![0; POOL_BYTES];
-        fastrand::Rng::new().fill(&mut pool);
-        Payloads { pool: pool.into(), size }
-    }
-
-    fn get(&self, number: u64) -> &[u8] {
-        let at = (number % (self.pool.len() / self.size) as u64) as usize * self.size;
-        &self.pool[at..at + self.size]
-    }
 }
 
 /// Publishes `messages` over all connections, at most `window` under way on each; returns the time until the last was
@@ -162,12 +141,12 @@ pub(crate) async fn latency(
     let count = producers.len() as u64;
     let messages = (rate * time.as_secs_f64()) as u64;
     let payloads = Payloads::new(size);
-    let ticks = ticks();
+    let pace = Pace::start();
     let mut tasks = JoinSet::new();
     for (index, Producer { connection, publish, confirm }) in producers.into_iter().enumerate() {
         let (mut reader, mut writer) = connection.stream.into_split();
         let (mut publish, mut confirm, payloads) = (publish, confirm, payloads.clone());
-        let ticks = ticks.clone();
+        let pace = pace.clone();
         tasks.spawn(async move {
             let mut out = BytesMut::new();
             let mut number = index as u64;
@@ -178,9 +157,7 @@ pub(crate) async fn latency(
                         writer.write_all(&out).await?;
                         out.clear();
                     }
-                    while intended > Instant::now() {
-                        ticks.notified().await;
-                    }
+                    pace.wait_until(intended).await;
                 }
                 let mut payload = payloads.get(number).to_vec();
                 let since = intended.duration_since(began).as_micros() as u64;
@@ -208,20 +185,6 @@ pub(crate) async fn latency(
     }
     taking.wait_for(messages).await?;
     taking.stop().await
-}
-
-/// Finer than the runtime's timers, as in `dure bench`.
-fn ticks() -> Arc<Notify> {
-    let ticks = Arc::new(Notify::new());
-    let waiting = Arc::downgrade(&ticks);
-    std::thread::spawn(move || {
-        while let Some(ticks) = waiting.upgrade() {
-            ticks.notify_waiters();
-            drop(ticks);
-            std::thread::sleep(TICK);
-        }
-    });
-    ticks
 }
 
 /// Consumers at work.

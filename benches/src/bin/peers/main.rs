@@ -6,13 +6,11 @@
 
 mod amqp;
 mod drive;
-mod limits;
 mod nats;
 mod ours;
 mod peer;
 mod redis;
 mod report;
-mod server;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -21,10 +19,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use dure_benches::server::Server;
+use dure_benches::{broker, limits};
 
 use peer::{PEERS, Peer};
 use report::{Report, Round, Row, Table};
-use server::Server;
 use wire::Res;
 
 #[derive(Debug, Parser)]
@@ -136,7 +135,7 @@ fn singly(connections: usize, options: &Options) -> u64 {
 }
 
 async fn of_ours(load: Load, options: &Options) -> Res<Round> {
-    let server = ours::start().await?;
+    let server = broker::start(&[]).await?;
     if let Load::Consume { .. } = load {
         ours::produce(&server, options.messages, 1024).await?;
     }

@@ -1,39 +1,15 @@
 //! DureMQ: the binary `dure` beside this program, driven by its own `dure bench`, which uses the client library.
 
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
+use dure_benches::broker::binary;
+use dure_benches::server::Server;
 use serde_json::Value;
-use tokio::net::TcpStream;
 
-use super::server::Server;
 use super::wire::Res;
 
 pub(crate) const NAME: &str = "DureMQ";
 pub(crate) const ACKED: &str = "synced";
-
-fn binary() -> Res<PathBuf> {
-    let path = std::env::current_exe()?.with_file_name("dure");
-    match path.exists() {
-        true => Ok(path),
-        false => {
-            Err("there is no `dure` beside this program: cargo build --release -p dure-broker --bins".into())
-        }
-    }
-}
-
-pub(crate) async fn start() -> Res<Server> {
-    let binary = binary()?;
-    let mut server = Server::start(|port, dir| {
-        let mut command = Command::new(binary);
-        command.args(["serve", "--http", "127.0.0.1:0", "--listen", &format!("127.0.0.1:{port}"), "--data"]);
-        command.arg(dir.join("data"));
-        Ok(command)
-    })?;
-    server.wait(|address| async move { Ok(TcpStream::connect(address).await?) }).await?;
-    Ok(server)
-}
 
 async fn bench(server: &Server, line: &str) -> Res<Value> {
     let mut command = tokio::process::Command::new(binary()?);

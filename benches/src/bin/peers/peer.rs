@@ -5,8 +5,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::amqp::Kind;
-use super::drive::{Connection, Consumer, Payloads, Producer};
-use super::server::{Server, free_port};
+use dure_benches::payloads::Payloads;
+use dure_benches::server::{Server, free_port};
+
+use super::drive::{Connection, Consumer, Producer};
 use super::wire::Res;
 use super::{amqp, drive, nats, redis};
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use dure_benches::svg::{Anchor, Sheet};
 use serde::Serialize;
 
 /// What one round measured of one load.
@@ -130,13 +131,10 @@ impl Report {
     pub(crate) fn svg(&self) -> String {
         let rows: usize = self.tables.iter().map(|table| table.rows.len() + 2).sum();
         let height = rows as f64 * BAR + 20.0;
-        let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
-             font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
-        );
+        let mut sheet = Sheet::new(WIDTH, height, 12.0);
         let mut y = 20.0;
         for table in &self.tables {
-            let _ = writeln!(svg, "<text x=\"10\" y=\"{y}\" font-weight=\"bold\">{}</text>", table.load);
+            sheet.heading(10.0, y, table.load);
             y += BAR;
             let longest = table.rows.iter().map(|row| row.median).fold(0.0, f64::max);
             for row in &table.rows {
@@ -146,22 +144,15 @@ impl Report {
                     (false, true) => "#4a6fa5",
                     (false, false) => "#b8c5d9",
                 };
-                let text = figure(row.median, table.is_latency());
-                let _ = writeln!(
-                    svg,
-                    "<text x=\"10\" y=\"{y}\">{}</text><rect x=\"{NAMES}\" y=\"{}\" width=\"{width:.1}\" \
-                     height=\"12\" fill=\"{colour}\"/><text x=\"{:.1}\" y=\"{y}\">{text} {}, {}</text>",
-                    row.server,
-                    y - 11.0,
-                    NAMES + width + 6.0,
-                    if table.is_latency() { "ms" } else { "/s" },
-                    row.acked
-                );
+                let unit = if table.is_latency() { "ms" } else { "/s" };
+                let text = format!("{} {unit}, {}", figure(row.median, table.is_latency()), row.acked);
+                sheet.text(10.0, y, Anchor::Start, row.server);
+                sheet.bar(NAMES, y - 11.0, width, 12.0, colour);
+                sheet.text(NAMES + width + 6.0, y, Anchor::Start, &text);
                 y += BAR;
             }
             y += BAR;
         }
-        svg.push_str("</svg>\n");
-        svg
+        sheet.finish()
     }
 }

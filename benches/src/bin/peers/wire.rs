@@ -2,8 +2,7 @@
 
 use bytes::BytesMut;
 
-/// Any failure, in words: a bench has nobody to handle it.
-pub(crate) type Res<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+pub(crate) use dure_benches::Res;
 
 /// The writing half of a connection that publishes.
 pub(crate) trait Publish: Send {

@@ -89,6 +89,9 @@ impl Disk for RealDisk {
         if mode == OpenMode::Read && file.metadata().map_err(&fail)?.is_dir() {
             return Err(fail(io::ErrorKind::IsADirectory.into()));
         }
+        // Whoever reads asks for large pieces itself. What the system would read ahead of that comes in one go of several
+        // MiB, and a sync waits behind it. Advice: nothing depends on it.
+        let _ = rustix::fs::fadvise(&file, 0, None, Advice::Random);
         Ok(Arc::new(RealFile { file, blocks: None, path: path.into() }))
     }
 

@@ -282,25 +282,47 @@ fn what_is_uncached_is_read_as_before_and_a_file_that_is_gone_is_as_good() {
     });
 }
 
-/// Where the file system can tell: on tmpfs memory is all there is.
-#[test]
-fn clean_pages_that_are_uncached_leave_the_page_cache_and_what_is_not_synced_is_kept() {
+/// A directory whose file system has a page cache to tell of: on tmpfs memory is all there is.
+fn cached_dir() -> Option<tempfile::TempDir> {
     const TMPFS: i64 = 0x0102_1994;
     let dir = tempfile::tempdir().unwrap();
-    if rustix::fs::statfs(dir.path()).unwrap().f_type as i64 == TMPFS {
-        return;
-    }
-    let disk = RealDisk::open(dir.path()).unwrap();
-    let file = write_synced(&disk, "a", &pattern(1 << 20));
+    (rustix::fs::statfs(dir.path()).unwrap().f_type as i64 != TMPFS).then_some(dir)
+}
+
+/// A file of a mebibyte of which no memory holds anything.
+fn uncached_file(disk: &RealDisk) -> FileRef {
+    let file = write_synced(disk, "a", &pattern(1 << 20));
     // Pages on their way into a list of the kernel's stay until they are there.
     let left = (0..1_000).any(|_| {
         disk.uncache("a", 1 << 20);
         file.read_cached_at(0, &mut [0; 16]).unwrap().is_none()
     });
     assert!(left, "it is still in the page cache");
+    file
+}
+
+#[test]
+fn clean_pages_that_are_uncached_leave_the_page_cache_and_what_is_not_synced_is_kept() {
+    let Some(dir) = cached_dir() else { return };
+    let disk = RealDisk::open(dir.path()).unwrap();
+    let file = uncached_file(&disk);
     file.write_all_at(0, b"again").unwrap();
     disk.uncache("a", 4096);
     let mut back = [0; 5];
     file.read_exact_at(0, &mut back).unwrap();
     assert_eq!(&back, b"again");
+}
+
+/// A sync waited behind the several mebibytes that the system reads ahead at a time.
+#[test]
+fn the_disk_is_asked_for_what_a_reader_wants_and_no_more() {
+    const READ: usize = 64 << 10;
+    let Some(dir) = cached_dir() else { return };
+    let disk = RealDisk::open(dir.path()).unwrap();
+    let file = uncached_file(&disk);
+    for position in [0, READ as u64] {
+        file.read_exact_at(position, &mut vec![0; READ]).unwrap();
+    }
+    assert!(file.read_cached_at(READ as u64, &mut [0; 16]).unwrap().is_some(), "what was read is cached");
+    assert!(file.read_cached_at(3 * READ as u64, &mut [0; 16]).unwrap().is_none(), "more was read");
 }

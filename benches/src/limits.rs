@@ -7,14 +7,17 @@ use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::wire::Res;
+use crate::Res;
 
 const FILE_BYTES: usize = 64 << 20;
 const TIME: Duration = Duration::from_secs(2);
 
 /// MB/s of appends of `bytes` to a file that was written before, each synced, one after the other; and the median
 /// milliseconds of one.
-pub(crate) fn synced_appends(bytes: usize) -> Res<(f64, f64)> {
+///
+/// # Errors
+/// If the disk refuses.
+pub fn synced_appends(bytes: usize) -> Res<(f64, f64)> {
     let mut file = tempfile::tempfile_in(".")?;
     let data = vec![0x5a; FILE_BYTES];
     file.write_all(&data)?;
@@ -33,7 +36,10 @@ pub(crate) fn synced_appends(bytes: usize) -> Res<(f64, f64)> {
 }
 
 /// MB/s through one loopback connection.
-pub(crate) fn loopback() -> Res<f64> {
+///
+/// # Errors
+/// If there is no loopback.
+pub fn loopback() -> Res<f64> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     let sender = thread::spawn(move || -> std::io::Result<()> {
@@ -59,7 +65,8 @@ pub(crate) fn loopback() -> Res<f64> {
 }
 
 /// MB/s of copying memory that no cache holds.
-pub(crate) fn memory() -> f64 {
+#[must_use]
+pub fn memory() -> f64 {
     let from = vec![0x5a_u8; FILE_BYTES];
     let mut to = vec![0; FILE_BYTES];
     let (began, mut copies) = (Instant::now(), 0);
@@ -72,7 +79,8 @@ pub(crate) fn memory() -> f64 {
 }
 
 /// The processor's name, for the table.
-pub(crate) fn machine() -> String {
+#[must_use]
+pub fn machine() -> String {
     let mut text = String::new();
     if let Ok(mut file) = File::open("/proc/cpuinfo") {
         // Without it the table says less.

@@ -8,23 +8,29 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::wire::Res;
+use crate::Res;
 
 const START_LIMIT: Duration = Duration::from_secs(120);
 /// Of the clock that processes are charged by (USER_HZ).
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// A server that runs; killed when dropped.
-pub(crate) struct Server {
+#[derive(Debug)]
+pub struct Server {
     child: Child,
-    pub(crate) address: String,
-    pub(crate) dir: TempDir,
+    /// Where it listens.
+    pub address: String,
+    /// What it was given; removed with it.
+    pub dir: TempDir,
 }
 
 impl Server {
     /// `command` is given a port and a directory.
-    pub(crate) fn start(command: impl FnOnce(u16, &Path) -> Res<Command>) -> Res<Server> {
-        let dir = tempfile::Builder::new().prefix("dure-peer").tempdir_in(".")?;
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start(command: impl FnOnce(u16, &Path) -> Res<Command>) -> Res<Server> {
+        let dir = tempfile::Builder::new().prefix("dure-bench").tempdir_in(".")?;
         let port = free_port()?;
         let log = fs::File::create(dir.path().join("log"))?;
         let mut command = command(port, dir.path())?;
@@ -34,10 +40,10 @@ impl Server {
     }
 
     /// Asks again until it answers.
-    pub(crate) async fn wait<T, F: Future<Output = Res<T>>>(
-        &mut self,
-        mut ask: impl FnMut(String) -> F,
-    ) -> Res<T> {
+    ///
+    /// # Errors
+    /// If it ends or does not answer in time; its log is said.
+    pub async fn wait<T, F: Future<Output = Res<T>>>(&mut self, mut ask: impl FnMut(String) -> F) -> Res<T> {
         let began = Instant::now();
         loop {
             match ask(self.address.clone()).await {
@@ -52,12 +58,14 @@ impl Server {
     }
 
     /// Seconds of processor time that it and its children have used.
-    pub(crate) fn cpu_seconds(&self) -> f64 {
+    #[must_use]
+    pub fn cpu_seconds(&self) -> f64 {
         tree(self.child.id()).into_iter().filter_map(ticks).sum::<f64>() / TICKS_PER_SECOND
     }
 
     /// Resident bytes of it and its children.
-    pub(crate) fn resident_bytes(&self) -> u64 {
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
         let resident = |pid: u32| {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
             let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
@@ -78,7 +86,10 @@ impl Drop for Server {
 }
 
 /// One that nobody listens on.
-pub(crate) fn free_port() -> Res<u16> {
+///
+/// # Errors
+/// If there is none.
+pub fn free_port() -> Res<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
