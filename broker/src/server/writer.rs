@@ -204,3 +204,70 @@ impl WriteBatch {
         self.permits.shrink_to(16);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dure_proto::FrameDecoder;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    fn frame(correlation: u64, bytes: usize) -> Outgoing {
+        let envelope = wire::Envelope { correlation, body: Some(Body::Done(wire::Done {})) };
+        let attachment = vec![Bytes::from(vec![correlation as u8; bytes])];
+        Outgoing::Frame(OutgoingFrame { envelope, attachment, permit: None })
+    }
+
+    /// A shard says more than the sockets hold, while a task of the connection says something as well.
+    #[tokio::test]
+    async fn what_a_slow_client_does_not_take_follows_in_order_and_in_whole_frames() {
+        const EACH: u64 = 200;
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let mut client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
+        let (stream, _) = listener.accept().await.expect("accepted");
+        let (_read, write) = stream.into_split();
+        let socket = Arc::new(Socket::new(write, Arc::new(Metrics::new())));
+        let (sender, outgoing) = mpsc::unbounded_channel();
+        let writer = tokio::spawn({
+            let socket = socket.clone();
+            async move { socket.write_outgoing(outgoing).await }
+        });
+        let shard = std::thread::spawn(move || {
+            for n in 0..EACH {
+                socket.say(&mut vec![frame(2 * n + 1, 100_000), frame(1_000 + 2 * n + 1, 10)]);
+            }
+        });
+        for n in 0..EACH {
+            sender.send(frame(2 * n + 2, 50_000)).expect("it listens");
+            tokio::task::yield_now().await;
+        }
+        drop(sender);
+        let (mut decoder, mut buffer) = (FrameDecoder::new(dure_proto::FRAME_BYTES_MAX), BytesMut::new());
+        let mut seen = Vec::new();
+        while seen.len() < 3 * EACH as usize {
+            while let Some(frame) = decoder.decode(&mut buffer).expect("whole frames") {
+                let correlation = frame.envelope.correlation;
+                assert!(
+                    frame.attachment.iter().all(|byte| *byte == correlation as u8),
+                    "frame {correlation}"
+                );
+                seen.push(correlation);
+            }
+            assert!(
+                client.read_buf(&mut buffer).await.expect("reads") > 0 || seen.len() == 3 * EACH as usize
+            );
+        }
+        shard.join().expect("no panic");
+        writer.await.expect("no panic").expect("written");
+        let (said, sent): (Vec<u64>, Vec<u64>) = seen.iter().partition(|n| *n % 2 == 1);
+        assert_eq!(sent, (0..EACH).map(|n| 2 * n + 2).collect::<Vec<_>>());
+        let in_order = (0..EACH).flat_map(|n| [2 * n + 1, 1_000 + 2 * n + 1]).collect::<Vec<_>>();
+        assert_eq!(said, in_order);
+        assert_eq!(
+            client.read_buf(&mut buffer).await.expect("closed"),
+            0,
+            "the socket is closed with its last user"
+        );
+    }
+}

@@ -31,6 +31,7 @@ mod settling;
 mod shutdown;
 mod start;
 mod streams;
+mod threads;
 mod topic_patterns;
 mod topics;
 mod unwritable;

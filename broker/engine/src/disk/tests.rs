@@ -1,5 +1,7 @@
 //! Both disks show the same results for the same calls.
 
+use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -325,4 +327,29 @@ fn the_disk_is_asked_for_what_a_reader_wants_and_no_more() {
     }
     assert!(file.read_cached_at(READ as u64, &mut [0; 16]).unwrap().is_some(), "what was read is cached");
     assert!(file.read_cached_at(3 * READ as u64, &mut [0; 16]).unwrap().is_none(), "more was read");
+}
+
+#[test]
+fn whole_blocks_pass_by_the_page_cache_and_everything_else_is_written_as_well() {
+    let Some(dir) = cached_dir() else { return };
+    let disk = RealDisk::open(dir.path()).unwrap();
+    let mut expected = pattern(256 << 10);
+    write_synced(&disk, "a", &expected);
+    let file = disk.open_for_blocks("a").unwrap();
+    let mut blocks = AlignedBytes::default();
+    blocks.extend_from_slice(&[7; 2 * DIRECT_ALIGN]);
+    for (position, bytes) in [(4096, &blocks[..]), (100, &blocks[..]), (200_000, &blocks[..3000])] {
+        file.write_all_at(position, bytes).unwrap();
+        let position = position as usize;
+        expected[position..position + bytes.len()].copy_from_slice(bytes);
+    }
+    file.write_all_at(65_536, &blocks).unwrap();
+    expected[65_536..65_536 + blocks.len()].copy_from_slice(&blocks);
+    let cached = file.read_cached_at(65_536, &mut [0; 16]).unwrap();
+    let direct = rustix::fs::OFlags::DIRECT.bits() as i32;
+    let possible = fs::OpenOptions::new().write(true).custom_flags(direct).open(dir.path().join("a")).is_ok();
+    assert!(cached.is_none() || !possible, "blocks are in the page cache");
+    file.sync().unwrap();
+    assert_eq!(content(&disk, "a").unwrap(), expected);
+    assert_eq!(disk.read_past_cache("a").unwrap(), expected);
 }
