@@ -47,6 +47,8 @@ pub(super) struct OpenBatch {
 struct Waiting {
     full: VecDeque<OpenBatch>,
     open: Option<OpenBatch>,
+    /// What the last full one took: the next will, too.
+    full_bytes: usize,
     /// It is in `State::dirty`.
     dirty: bool,
 }
@@ -124,13 +126,16 @@ impl Accumulator {
                 && open.due == message.due
         };
         if let Some(full) = waiting.open.take_if(|open| !fits(open)) {
+            waiting.full_bytes = full.builder.bytes();
             waiting.full.push_back(full);
             if *sticky == partition {
                 *sticky = (partition + 1) % spread;
             }
         }
         let fresh = waiting.open.is_none();
-        let open = waiting.open.get_or_insert_with(|| self.open_batch(message.due));
+        // The batch before was full: so much is made room for at once, since growing copies.
+        let room = if waiting.full.is_empty() { 0 } else { waiting.full_bytes + bytes };
+        let open = waiting.open.get_or_insert_with(|| self.open_batch(message.due, room));
         let index = open.builder.len() as u32;
         let Message { key, value, headers, .. } = &message;
         if let Err(error) = open.builder.push_owned(key.as_deref(), value.as_deref(), headers, timestamp_ms) {
@@ -159,11 +164,11 @@ impl Accumulator {
         Ok(Delivery { topic: Arc::clone(topic), partition, index, outcome })
     }
 
-    fn open_batch(&self, due: Option<Due>) -> OpenBatch {
+    fn open_batch(&self, due: Option<Due>, room: usize) -> OpenBatch {
         let now = Instant::now();
         let (reply, outcome) = oneshot::channel();
         OpenBatch {
-            builder: BatchBuilder::new(self.batching.compression),
+            builder: BatchBuilder::with_room(self.batching.compression, room),
             reply,
             reserved: 0,
             deadline: now + self.batching.timeout,

@@ -31,9 +31,15 @@ impl BatchBuilder {
     /// A builder without records. `compression` is used if it makes the batch smaller.
     #[must_use]
     pub fn new(compression: Compression) -> BatchBuilder {
+        BatchBuilder::with_room(compression, 0)
+    }
+
+    /// A builder without records that does not have to grow below so many bytes.
+    #[must_use]
+    pub fn with_room(compression: Compression, bytes: usize) -> BatchBuilder {
         BatchBuilder {
             compression,
-            buffer: Vec::new(),
+            buffer: Vec::with_capacity(bytes),
             records: 0,
             base_timestamp_ms: 0,
             max_timestamp_ms: 0,
