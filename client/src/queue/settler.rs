@@ -2,6 +2,7 @@
 //! into the next one.
 
 use std::collections::HashSet;
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::Core;
 use super::command::{Command, Purpose};
 use super::oneshot::Settled;
+use super::receipt_hasher::ReceiptHasher;
 use crate::backoff::Backoff;
 use crate::client::unexpected;
 use crate::connection::Submitted;
@@ -70,7 +72,8 @@ fn next_batch(core: &Core, taken: &mut Vec<Command>) -> Option<Vec<Command>> {
 /// request, which arrives as a whole or not at all, half of its items would say nothing.
 fn leave_out_starts_of_acked(batch: &mut Vec<Command>) {
     let is_ack = |command: &&Command| command.item.action() == wire::SettleAction::SettleAck;
-    let acked: HashSet<Receipt> = batch.iter().filter(is_ack).map(|command| command.receipt).collect();
+    let acked: HashSet<Receipt, BuildHasherDefault<ReceiptHasher>> =
+        batch.iter().filter(is_ack).map(|command| command.receipt).collect();
     if !acked.is_empty() {
         batch.retain(|command| command.purpose != Purpose::Start || !acked.contains(&command.receipt));
     }

@@ -58,6 +58,9 @@ impl QueueSide {
     }
 
     fn set_timer(&mut self, key: QueueKey, at: Option<u64>) {
+        if self.timer_of.get(&key).copied() == at {
+            return;
+        }
         if let Some(before) = self.timer_of.remove(&key) {
             self.timers.remove(&(before, key));
         }
