@@ -57,6 +57,7 @@ pub use letter::{
 pub use log::{Cursor, LogView, ReadError, ReadOutcome, Wait};
 #[cfg(feature = "mutants")]
 pub use mutant::{Mutant, activate};
+pub use producers::PRODUCER_SESSIONS_MAX;
 pub use queue_group::*;
 pub use request::*;
 pub use shard::{

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dure_engine::{JOURNAL_PIECE_BYTES_MIN, ShardConfig};
+use dure_engine::{JOURNAL_PIECE_BYTES_MIN, PRODUCER_SESSIONS_MAX, ShardConfig};
 
 use super::ConfigError;
 use crate::units::{parse_duration, parse_size, show_duration, show_size};
@@ -71,7 +71,7 @@ impl Default for ServeOptions {
             http_hosts: Vec::new(),
             insecure: false,
             log_format: LogFormat::Text,
-            connections_max: 10_000,
+            connections_max: CONNECTIONS_MAX_DEFAULT,
             inflight_bytes_max: 64 << 20,
             connection_inflight_bytes_max: 16 << 20,
             batch_cache_bytes_max: 16 << 20,
@@ -98,6 +98,10 @@ impl ServeOptions {
         Ok(())
     }
 }
+
+/// A producer on each of them has a session that its partition remembers.
+const CONNECTIONS_MAX_DEFAULT: u32 = 10_000;
+const _: () = assert!(CONNECTIONS_MAX_DEFAULT as usize <= PRODUCER_SESSIONS_MAX);
 
 /// A request of the largest frame must fit, with what it costs beside its bytes.
 const INFLIGHT_BYTES_MIN: u64 = 16 << 20;

@@ -101,7 +101,7 @@ fn waiting(points: &[Point]) -> Option<Goal> {
 fn catch_up(points: &[Point], loopback_mb_per_s: f64) -> Option<Goal> {
     let share = points.last()?.mb_per_s? / loopback_mb_per_s;
     Some(Goal {
-        what: "catch-up read from the page cache, by a stream through loopback",
+        what: "catch-up read of 64 KiB messages from the page cache, by a stream through loopback",
         limit: format!("≥ {LOOPBACK_SHARE_MIN}"),
         measured: format!("{share:.2}"),
         holds: share >= LOOPBACK_SHARE_MIN,

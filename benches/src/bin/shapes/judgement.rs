@@ -20,9 +20,11 @@ pub(crate) struct Judgement {
 }
 
 impl Judgement {
-    /// Of what was measured; `None` with fewer than two points.
+    /// Of what was measured; `None` with fewer than two costs. What is not above zero is lost in what cannot be told
+    /// apart, as ten connections are among megabytes.
     pub(crate) fn of(figure: Figure, points: &[Point], scale: Scale) -> Option<Judgement> {
-        let costs = figure.along(points);
+        let mut costs = figure.along(points);
+        costs.retain(|(_, cost)| *cost > 0.0);
         let (first, last) = (costs.first()?, costs.last()?);
         let (from, to) = steepest(&costs)?;
         let (ratio, rise, rise_max) = (last.1 / first.1, to.1 / from.1, figure.rise_max());
@@ -89,6 +91,13 @@ mod tests {
     fn seven_tenths_of_the_rate_are_allowed_and_less_is_not() {
         assert!(judged(&[0.71, 1.0]).flat);
         assert!(!judged(&[0.69, 1.0]).flat);
+    }
+
+    #[test]
+    fn what_is_below_zero_is_no_cost() {
+        let judgement = judged(&[-19.0, 5.0, -78.0, 6.0]);
+        assert!(judgement.flat);
+        assert_eq!((judgement.ratio, judgement.rise), (1.2, 1.2));
     }
 
     #[test]

@@ -82,6 +82,9 @@ pub trait DiskFile: Send + Sync {
     /// `fdatasync`: the content and the length are durable when this returns `Ok`. After an error nothing of the file
     /// may be believed from the page cache again, and a second call would return `Ok` without the data: never retry.
     fn sync(&self) -> DiskResult<()>;
+    /// These bytes are not going to change: the device may have them now, so that the sync that covers them has little
+    /// left to do, and others need not wait behind it. Advice: nothing is durable by it, and nothing waits.
+    fn begin_write_back(&self, _position: u64, _bytes: u64) {}
     /// The file's length as readers see it.
     fn len(&self) -> DiskResult<u64>;
     /// Cuts the file, or extends it with a hole of zeroes. Durable with the next [`DiskFile::sync`].

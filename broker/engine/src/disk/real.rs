@@ -215,6 +215,11 @@ impl DiskFile for RealFile {
         rustix::fs::fdatasync(&self.file).map_err(|e| self.fail(DiskOp::Sync)(e.into()))
     }
 
+    fn begin_write_back(&self, position: u64, bytes: u64) {
+        // Linux begins to write what is dirty before it gives up what is clean, and nothing of it is yet.
+        let _ = rustix::fs::fadvise(&self.file, position, NonZeroU64::new(bytes), Advice::DontNeed);
+    }
+
     fn len(&self) -> DiskResult<u64> {
         Ok(self.file.metadata().map_err(self.fail(DiskOp::Length))?.len())
     }

@@ -284,6 +284,18 @@ fn what_is_uncached_is_read_as_before_and_a_file_that_is_gone_is_as_good() {
     });
 }
 
+#[test]
+fn what_is_sent_out_early_reads_back_before_and_behind_its_sync() {
+    on_each_disk(|disk| {
+        let bytes = pattern(3 << 20);
+        let file = write_new(disk, "a", &bytes);
+        file.begin_write_back(0, 2 << 20);
+        assert_eq!(content(disk, "a").unwrap(), bytes);
+        file.sync().unwrap();
+        assert_eq!(content(disk, "a").unwrap(), bytes);
+    });
+}
+
 /// A directory whose file system has a page cache to tell of: on tmpfs memory is all there is.
 fn cached_dir() -> Option<tempfile::TempDir> {
     const TMPFS: i64 = 0x0102_1994;

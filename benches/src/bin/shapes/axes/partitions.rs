@@ -32,6 +32,6 @@ pub(super) async fn measure(plan: &Plan) -> Res<Shape> {
         ("partitions", Scale::Count),
         "One producer, 1 KiB messages, each to the next partition; latency at 1,000/s, to one reader of all.",
         points,
-        &[Figure::Cpu, Figure::SteadyCpu, Figure::P99, Figure::ResidentPerItem],
+        &[Figure::Cpu, Figure::SteadyCpu, Figure::P99, Figure::Resident],
     ))
 }
