@@ -65,9 +65,11 @@ impl Socket {
         }
     }
 
-    fn gather(&self, mut next: Option<Outgoing>, outgoing: &mut mpsc::UnboundedReceiver<Outgoing>) {
+    /// Some of both: shards that never cease to speak must not keep the others from it.
+    fn gather(&self, first: Option<Outgoing>, outgoing: &mut mpsc::UnboundedReceiver<Outgoing>) {
         let mut batch = lock(&self.batch);
         lock(&self.said).drain(..).for_each(|said| batch.push(said, &self.metrics));
+        let mut next = first.or_else(|| outgoing.try_recv().ok());
         while let Some(one) = next {
             batch.push(one, &self.metrics);
             next = if batch.bytes < WRITE_BYTES_MAX { outgoing.try_recv().ok() } else { None };
