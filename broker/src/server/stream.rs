@@ -8,8 +8,8 @@ use bytes::Bytes;
 use dure_engine::{Cursor, LogView, ReadError, ReadOutcome, RequestError, Wait};
 use dure_proto::wire::envelope::Body;
 use dure_proto::wire::{self, ErrorCode, Retry};
-use dure_proto::{PartitionId, TopicId, TopicPartition};
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use dure_proto::{Offset, PartitionId, TopicId, TopicPartition};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::spawn_blocking;
 
 use super::connection::{Connection, PUSH_BYTES_MAX};
@@ -108,6 +108,7 @@ impl Connection {
             broker: self.broker.clone(),
             views,
             cursor: Cursor::at(offset),
+            unasked_upto: Offset(0),
             sieve: filters.map(|filters| Sieve::new(filters, partition)),
             credit,
             answers: self.outbox.answers.clone(),
@@ -150,6 +151,8 @@ struct Stream {
     broker: Arc<Broker>,
     views: watch::Receiver<LogView>,
     cursor: Cursor,
+    /// Up to this offset memory is not asked for what comes next.
+    unasked_upto: Offset,
     /// What a reader with filters does not want stays in it.
     sieve: Option<Sieve>,
     credit: Arc<Credit>,
@@ -169,22 +172,24 @@ impl Stream {
     /// Until the client wants no more.
     async fn push_all(&mut self) -> Result<(), wire::Error> {
         while let Some(credit) = self.credit.available().await {
+            let bytes_max = credit.min(READ_BYTES_MAX);
+            let room = self.room(self.cursor.read_bytes(bytes_max)).await;
             let view = self.views.borrow_and_update().clone();
             let high_watermark = view.high_watermark.0;
-            match self.read(view, credit.min(READ_BYTES_MAX)).await? {
+            match self.read(view, bytes_max).await? {
                 ReadOutcome::Entries(entries) => match self.sieve.take() {
-                    None => self.push(high_watermark, entries.len(), vec![entries]).await,
-                    Some(sieve) => self.sift(high_watermark, sieve, entries).await,
+                    None => self.push(high_watermark, vec![entries], room),
+                    Some(sieve) => self.sift(high_watermark, sieve, entries, room).await,
                 },
                 ReadOutcome::Lost(lost) => {
-                    self.tell_passed(high_watermark).await;
+                    self.tell_passed(high_watermark, room);
                     let lost = wire::OffsetRange { from: lost.start.0, to: lost.end.0 };
                     let subscription = self.subscription;
                     let records = wire::Records { subscription, high_watermark, lost: Some(lost) };
                     let _ = self.answers.send(Outgoing::Frame(OutgoingFrame::push(Body::Records(records))));
                 }
                 ReadOutcome::AtEnd | ReadOutcome::WouldWait => {
-                    self.tell_passed(high_watermark).await;
+                    self.tell_passed(high_watermark, room);
                     let more = tokio::select! {
                         changed = self.views.changed() => changed.is_ok(),
                         () = self.credit.changed.notified() => true,
@@ -199,13 +204,20 @@ impl Stream {
     }
 
     /// From memory if it is there, else on a thread that may wait for the disk. Whoever reads much of what is no longer in
-    /// memory gets it past the page cache: to find pages for it costs more than to read it.
+    /// memory gets it past the page cache: to find pages for it costs more than to read it. The rest of its segment comes
+    /// the same way, since the question whether something is in memory makes the kernel read what is not.
     async fn read(&mut self, view: LogView, bytes_max: usize) -> Result<ReadOutcome, wire::Error> {
-        let outcome = match view.read(&mut self.cursor, bytes_max, Wait::CachedOnly) {
+        let asked = match self.cursor.offset() < self.unasked_upto {
+            true => Ok(ReadOutcome::WouldWait),
+            false => view.read(&mut self.cursor, bytes_max, Wait::CachedOnly),
+        };
+        let outcome = match asked {
             Ok(ReadOutcome::WouldWait) => {
                 let mut cursor = self.cursor.clone();
-                let much = bytes_max >= PAST_CACHE_BYTES_MIN && view.is_sealed_at(cursor.offset());
-                let wait = if much { Wait::PastCache } else { Wait::MayWait };
+                let much = bytes_max >= PAST_CACHE_BYTES_MIN;
+                let sealed_end = view.sealed_end(cursor.offset()).filter(|_| much);
+                self.unasked_upto = sealed_end.unwrap_or_default();
+                let wait = if sealed_end.is_some() { Wait::PastCache } else { Wait::MayWait };
                 let read = spawn_blocking(move || (view.read(&mut cursor, bytes_max, wait), cursor));
                 let (outcome, cursor) = read.await.map_err(|error| {
                     message(ErrorCode::ReadFailed, format!("reading failed: {error}"), Retry::Later)
@@ -223,44 +235,49 @@ impl Stream {
         })
     }
 
-    /// Waits for room among the pushes, so that a client which does not read holds up itself alone.
-    async fn push(&self, high_watermark: u64, bytes: usize, entries: Vec<Bytes>) {
-        let room = u32::try_from(bytes).unwrap_or(u32::MAX).min(PUSH_BYTES_MAX);
-        let permit = self.pushes.clone().acquire_many_owned(room).await.expect("never closed");
+    /// Waits for room among the pushes, before anything is read: a client which does not read holds up itself alone, and
+    /// what its streams have read for it stays bounded however many they are.
+    async fn room(&self, bytes: usize) -> OwnedSemaphorePermit {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(PUSH_BYTES_MAX);
+        self.pushes.clone().acquire_many_owned(bytes).await.expect("never closed")
+    }
+
+    fn push(&self, high_watermark: u64, entries: Vec<Bytes>, mut room: OwnedSemaphorePermit) {
+        let bytes = entries.iter().map(Bytes::len).sum();
+        drop(room.split(room.num_permits().saturating_sub(bytes)));
         self.credit.take(bytes);
         self.broker.metrics.bytes_out.increment(bytes as u64);
         let records = wire::Records { subscription: self.subscription, high_watermark, lost: None };
         let envelope = wire::Envelope { correlation: 0, body: Some(Body::Records(records)) };
-        let frame = OutgoingFrame { envelope, attachment: entries, permit: Some(permit) };
+        let frame = OutgoingFrame { envelope, attachment: entries, permit: Some(room) };
         let _ = self.answers.send(Outgoing::Frame(frame));
     }
 
     /// Pushes of a chunk what matches the reader's filters.
-    async fn sift(&mut self, high_watermark: u64, sieve: Sieve, entries: Bytes) {
+    async fn sift(&mut self, high_watermark: u64, sieve: Sieve, entries: Bytes, room: OwnedSemaphorePermit) {
         let at_end = self.cursor.offset().0 >= high_watermark;
         let mut sieve = self.broker.records.sieve(sieve, entries, at_end).await;
         if sieve.passed_bytes() >= PASSED_BYTES_MAX {
             sieve.tell_passed();
         }
         self.sieve = Some(sieve);
-        self.push_ready(high_watermark).await;
+        self.push_ready(high_watermark, room);
         // A log of which nothing matches is read without a pause; others have their turn in between.
         tokio::task::yield_now().await;
     }
 
     /// Nothing more is read for now: a reader with filters hears how far it is.
-    async fn tell_passed(&mut self, high_watermark: u64) {
+    fn tell_passed(&mut self, high_watermark: u64, room: OwnedSemaphorePermit) {
         if let Some(sieve) = &mut self.sieve {
             sieve.tell_passed();
-            self.push_ready(high_watermark).await;
+            self.push_ready(high_watermark, room);
         }
     }
 
-    async fn push_ready(&mut self, high_watermark: u64) {
+    fn push_ready(&mut self, high_watermark: u64, room: OwnedSemaphorePermit) {
         let ready = self.sieve.as_mut().map(Sieve::take_ready).unwrap_or_default();
-        let bytes = ready.iter().map(Bytes::len).sum();
-        if bytes > 0 {
-            self.push(high_watermark, bytes, ready).await;
+        if ready.iter().any(|entries| !entries.is_empty()) {
+            self.push(high_watermark, ready, room);
         }
     }
 

@@ -87,6 +87,32 @@ fn garbage_http_and_huge_frames_get_a_typed_error_and_hurt_nobody() {
     check_alive(&broker);
 }
 
+/// Each of a connection's streams read its first entry before it asked whether there was room for it.
+#[test]
+fn streams_that_nobody_reads_hold_no_more_than_a_connection_may() {
+    let mut broker = broker_with_topic();
+    let (produce, batch) = batch_of(&vec![7; 900_000]);
+    let mut client = RawClient::connect(broker.native());
+    assert!(matches!(client.ask(Body::Produce(produce), &batch), Body::ProduceReply(_)));
+    let before = resident_bytes(&mut broker);
+    for subscription in 1..=500 {
+        let read = wire::Read {
+            subscription,
+            topic_id: 1,
+            partition: 0,
+            offset: 0,
+            credit_bytes: 1 << 20,
+            filters: Vec::new(),
+        };
+        let bytes = client.encoded(Body::Read(read), &[]);
+        client.send_bytes(&bytes);
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    let grown = resident_bytes(&mut broker).saturating_sub(before);
+    assert!(grown < 64 << 20, "{} MiB for 500 streams of one connection", grown >> 20);
+    check_alive(&broker);
+}
+
 #[test]
 fn a_native_client_on_the_http_port_hurts_nobody() {
     let broker = broker_with_topic();

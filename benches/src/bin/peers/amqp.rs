@@ -150,7 +150,11 @@ impl Confirm for Confirmer {
 
 pub(crate) struct Taker {
     kind: Kind,
+    /// Of the delivery whose content is arriving.
     tag: u64,
+    /// Of the last one that is whole: an acknowledgement that names one further settles a message that is still to be
+    /// counted, and the next one is refused.
+    whole: u64,
     unacked: u64,
     missing: u64,
     payload: BytesMut,
@@ -158,11 +162,11 @@ pub(crate) struct Taker {
 
 impl Taker {
     pub(crate) fn new(kind: Kind) -> Taker {
-        Taker { kind, tag: 0, unacked: 0, missing: 0, payload: BytesMut::new() }
+        Taker { kind, tag: 0, whole: 0, unacked: 0, missing: 0, payload: BytesMut::new() }
     }
 
     fn ack(&mut self, out: &mut BytesMut) {
-        let tag = self.tag;
+        let tag = self.whole;
         method(out, 1, (60, 80), |body| {
             body.put_u64(tag);
             body.put_u8(1);
@@ -217,6 +221,7 @@ impl Take for Taker {
             }
             if kind != METHOD && self.missing == 0 {
                 seen(&self.payload);
+                self.whole = self.tag;
                 self.unacked += 1;
                 if self.unacked >= ACK_EVERY {
                     self.ack(out);

@@ -19,7 +19,8 @@ use super::{
     check_path,
 };
 
-const DIRECT_CHUNK_BYTES_MAX: usize = 1 << 20;
+/// A batch of 1 MiB, as clients make them, with its entry's header and the blocks that it begins and ends in.
+const DIRECT_CHUNK_BYTES_MAX: usize = (1 << 20) + 2 * DIRECT_ALIGN;
 const _: () = assert!(DIRECT_CHUNK_BYTES_MAX.is_multiple_of(DIRECT_ALIGN));
 
 /// A directory of the machine, used through [`Disk`].

@@ -135,6 +135,25 @@ fn offsets_that_come_again_were_served_again() {
     assert_eq!(read(&view), [("entry", 0, 1), ("entry", 1, 2), ("entry", 2, 3)]);
 }
 
+/// A read of 256 KiB met a batch of 1 MiB, was thrown away and made again: before each of them.
+#[test]
+fn a_reader_of_large_entries_reads_each_once() {
+    let value = vec![b'v'; 100_000];
+    let values: [&[u8]; 6] = [&value; 6];
+    let (disk, view, positions) = log(&values);
+    let (mut cursor, before) = (Cursor::at(Offset::ZERO), disk.io_counts());
+    let mut read = |entries| {
+        for _ in 0..entries {
+            let outcome = view.read(&mut cursor, 64 << 10, Wait::MayWait).expect("reads");
+            assert!(matches!(outcome, ReadOutcome::Entries(_)), "{outcome:?}");
+        }
+        disk.io_counts().read_bytes - before.read_bytes
+    };
+    let first = read(1);
+    let each = (positions[2] - positions[1]).next_multiple_of(4096);
+    assert_eq!(read(4) - first, 4 * each);
+}
+
 #[test]
 fn what_is_late_comes_back_from_a_checkpoint_and_what_has_no_place_does_not() {
     let config = TopicConfig { segment_bytes: 1 << 20, ..TopicConfig::default() };

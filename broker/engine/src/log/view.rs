@@ -9,7 +9,7 @@ use dure_proto::{ENTRY_BYTES_MAX, ENTRY_HEADER_BYTES, EntryHeader, Offset, Topic
 
 use super::late::{self, LateEntry};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentFiles, SegmentId};
-use crate::disk::{DiskError, DiskResult, FileRef};
+use crate::disk::{DIRECT_ALIGN, DiskError, DiskResult, FileRef};
 use crate::mutant::{self, Mutant};
 
 /// A log as it was when this was published. Cheap to clone.
@@ -53,23 +53,32 @@ pub struct Cursor {
     offset: Offset,
     /// A segment and a position in it at which an entry at or before `offset` begins.
     place: Option<(SegmentId, u64)>,
+    /// About what the first entry of the last read took: the next one likely takes as much, and a read that is too short
+    /// for it is made in vain.
+    entry_bytes: usize,
 }
 
 impl Cursor {
     /// A reader that wants the record at this offset next.
     #[must_use]
     pub fn at(offset: Offset) -> Cursor {
-        Cursor { offset, place: None }
+        Cursor { offset, place: None, entry_bytes: 0 }
     }
 
     /// A reader that stands at the first entry of a segment and wants the record at this offset next.
     pub(crate) fn at_segment(segment: SegmentId, offset: Offset) -> Cursor {
-        Cursor { offset, place: Some((segment, SEGMENT_HEADER_BYTES as u64)) }
+        Cursor { place: Some((segment, SEGMENT_HEADER_BYTES as u64)), ..Cursor::at(offset) }
     }
 
     /// The segment that it stands in, if it knows.
     pub(crate) fn segment(&self) -> Option<SegmentId> {
         self.place.map(|(segment, _)| segment)
+    }
+
+    /// What a read of at most `bytes_max` brings at most, unless its first entry is larger than the one before.
+    #[must_use]
+    pub fn read_bytes(&self, bytes_max: usize) -> usize {
+        bytes_max.max(self.entry_bytes).max(ENTRY_HEADER_BYTES)
     }
 
     /// The next offset wanted.
@@ -132,10 +141,11 @@ pub enum ReadError {
 }
 
 impl LogView {
-    /// Whether nothing is appended any more to the segment that holds this offset.
+    /// Where the segment that holds this offset ends, if nothing is appended to it any more.
     #[must_use]
-    pub fn is_sealed_at(&self, offset: Offset) -> bool {
-        self.segments.last().is_some_and(|active| offset < active.files.id.base)
+    pub fn sealed_end(&self, offset: Offset) -> Option<Offset> {
+        let (segment, _, end) = self.segment_for(offset)?;
+        (!self.is_active(segment)).then_some(end)
     }
 
     /// Whether this very segment is among those that it reads.
@@ -144,7 +154,7 @@ impl LogView {
         at.is_ok_and(|at| self.segments[at].files.id == id)
     }
 
-    /// Reads on from the cursor, at most `bytes_max` unless a single entry is larger, and moves the cursor.
+    /// Reads on from the cursor, at most [`Cursor::read_bytes`] unless a single entry is larger, and moves the cursor.
     pub fn read(&self, cursor: &mut Cursor, bytes_max: usize, wait: Wait) -> Result<ReadOutcome, ReadError> {
         if cursor.offset < self.log_start || cursor.offset > self.high_watermark {
             return Err(ReadError::OutOfRange {
@@ -189,7 +199,7 @@ impl LogView {
                 true => segment.files.active_index().before_time(time_ms),
                 false => segment.files.sealed_index().before_time(time_ms),
             };
-            let mut cursor = Cursor { offset: base, place: Some((segment.files.id, position)) };
+            let mut cursor = Cursor { place: Some((segment.files.id, position)), ..Cursor::at(base) };
             if let Some(offset) = self.scan_for_time(&mut cursor, i, time_ms)? {
                 return Ok(offset);
             }
@@ -202,8 +212,8 @@ impl LogView {
     fn tail_reaches(&self, segment: usize, time_ms: u64) -> Result<bool, ReadError> {
         let files = &self.segments[segment].files;
         let position = files.sealed_index().before_time(u64::MAX);
-        let mut cursor =
-            Cursor { offset: files.id.base.max(self.log_start), place: Some((files.id, position)) };
+        let base = files.id.base.max(self.log_start);
+        let mut cursor = Cursor { place: Some((files.id, position)), ..Cursor::at(base) };
         Ok(self.scan_for_time(&mut cursor, segment, time_ms)?.is_some())
     }
 
@@ -283,12 +293,14 @@ impl SegmentRead<'_> {
             None if wait == Wait::CachedOnly => return Ok(ReadOutcome::WouldWait),
             None => self.locate(cursor.offset)?,
         };
-        let mut want = bytes_max.max(ENTRY_HEADER_BYTES);
+        let mut want = cursor.read_bytes(bytes_max);
         loop {
             let Some(chunk) = self.chunk(position, want, wait)? else { return Ok(ReadOutcome::WouldWait) };
             match self.take_entries(&chunk, cursor.offset) {
-                Taken::Entries { range, next, end } => {
-                    *cursor = Cursor { offset: end, place: Some((self.segment.id, position + next as u64)) };
+                Taken::Entries { range, next, end, entry_bytes } => {
+                    let place = Some((self.segment.id, position + next as u64));
+                    let entry_bytes = entry_bytes.next_multiple_of(DIRECT_ALIGN);
+                    *cursor = Cursor { offset: end, place, entry_bytes };
                     return Ok(ReadOutcome::Entries(chunk.slice(range)));
                 }
                 Taken::Skipped { next } => position += next as u64,
@@ -346,6 +358,7 @@ impl SegmentRead<'_> {
     /// The whole, valid entries at the start of a chunk, without those that lie below the offset wanted.
     fn take_entries(&self, chunk: &[u8], wanted: Offset) -> Taken {
         let (mut start, mut at, mut end) = (None, 0, wanted);
+        let mut entry_bytes = 0;
         while at + ENTRY_HEADER_BYTES <= chunk.len() {
             let Ok(header) = EntryHeader::parse(&chunk[at..]) else { break };
             let next = at + header.entry_bytes();
@@ -358,7 +371,7 @@ impl SegmentRead<'_> {
             }
             if next > chunk.len() {
                 return match start {
-                    Some(start) => Taken::Entries { range: start..at, next: at, end },
+                    Some(start) => Taken::Entries { range: start..at, next: at, end, entry_bytes },
                     None if at > 0 => Taken::Skipped { next: at },
                     None => Taken::Larger { bytes: header.entry_bytes() },
                 };
@@ -371,11 +384,13 @@ impl SegmentRead<'_> {
             if !follows || !(whole || mutant::is(Mutant::EntryChecksumIgnored)) {
                 break;
             }
-            start.get_or_insert(at);
+            if start.is_none() {
+                (start, entry_bytes) = (Some(at), next - at);
+            }
             (at, end) = (next, header.end_offset());
         }
         match start {
-            Some(start) => Taken::Entries { range: start..at, next: at, end },
+            Some(start) => Taken::Entries { range: start..at, next: at, end, entry_bytes },
             None if at > 0 => Taken::Skipped { next: at },
             None if chunk.len() < ENTRY_HEADER_BYTES => Taken::Larger { bytes: ENTRY_HEADER_BYTES },
             None => Taken::Damaged,
@@ -400,7 +415,7 @@ impl SegmentRead<'_> {
                 }
                 let next = header.base_offset;
                 if next > wanted {
-                    *cursor = Cursor { offset: next, place: Some((self.segment.id, at)) };
+                    *cursor = Cursor { place: Some((self.segment.id, at)), ..Cursor::at(next) };
                     return Ok(Behind::Damage(wanted..next));
                 }
                 if at > from {
@@ -468,8 +483,9 @@ enum Behind {
 
 /// What the start of a chunk holds.
 enum Taken {
-    /// Entries from the wanted offset on; `next` is the position behind them, `end` the offset.
-    Entries { range: Range<usize>, next: usize, end: Offset },
+    /// Entries from the wanted offset on; `next` is the position behind them, `end` the offset, `entry_bytes` what the first
+    /// one takes.
+    Entries { range: Range<usize>, next: usize, end: Offset, entry_bytes: usize },
     /// Only entries below the wanted offset.
     Skipped { next: usize },
     /// The first entry needs a larger chunk.
