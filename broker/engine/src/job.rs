@@ -11,7 +11,7 @@ use crate::checkpoint::CheckpointFile;
 use crate::compaction::{Pass, PassError, Stepped};
 use crate::disk::{AlignedBytes, Disk, DiskError, DiskOp, DiskResult, FileRef, SyncFailed};
 use crate::journal::OpenPiece;
-use crate::log::{Cursor, LogView, ReadError, ReadOutcome, Wait};
+use crate::log::{Cursor, LogView, Nameless, ReadError, ReadOutcome, Removal, Wait};
 use crate::mutant::{self, Mutant};
 use crate::shard::{DelayRead, DelayScan, LetterRead, Sweep};
 
@@ -50,10 +50,9 @@ pub(crate) enum Job {
         recycle: Option<String>,
     },
     WriteCheckpoint(Box<CheckpointFile>),
-    Remove {
-        paths: Vec<String>,
-        dirs: Vec<String>,
-    },
+    Remove(Removal),
+    /// What a removal left without a name.
+    Free(Vec<Nameless>),
     Sweep(Sweep),
     Scrub {
         view: LogView,
@@ -80,7 +79,8 @@ pub(crate) enum Done {
         seq: CommitSeq,
         result: DiskResult<Option<BackupContent>>,
     },
-    Removed(DiskResult<()>),
+    Removed(DiskResult<Vec<Nameless>>),
+    Freed,
     Space(DiskResult<u64>),
     Compacted {
         pass: Box<Pass>,
@@ -102,7 +102,7 @@ impl Job {
         match self {
             Job::WriteCommit { .. } => JobKind::Commit,
             Job::ReadDelayed(_) | Job::FindDelayed(_) | Job::ReadLetters(_) => JobKind::Read,
-            Job::Scrub { .. } => JobKind::Idle,
+            Job::Scrub { .. } | Job::Free(_) => JobKind::Idle,
             _ => JobKind::Background,
         }
     }
@@ -156,6 +156,10 @@ impl DiskJob {
                 });
                 return JobDone(Done::Compacted { pass, result });
             }
+            Job::Free(nameless) => {
+                nameless.into_iter().for_each(Nameless::free);
+                return JobDone(Done::Freed);
+            }
             Job::ReadDelayed(read) => return JobDone(Done::DelayedRead(read.run())),
             Job::FindDelayed(scan) => return JobDone(Done::DelayedFound(scan.run())),
             Job::ReadLetters(read) => return JobDone(Done::LettersRead(read.run())),
@@ -184,13 +188,17 @@ impl Job {
             Job::WriteCheckpoint(file) => {
                 Done::CheckpointWritten { seq: file.seq(), result: file.write(disk) }
             }
-            Job::Remove { paths, dirs } => Done::Removed(remove(disk, paths, dirs)),
-            Job::Sweep(sweep) => Done::Removed(sweep.run(disk)),
+            Job::Remove(removal) => Done::Removed(removal.run(disk)),
+            Job::Sweep(sweep) => Done::Removed(sweep.run(disk).map(|()| Vec::new())),
             Job::Scrub { view, cursor, bytes_max, wait } => {
                 Done::Scrubbed(scrub(view, cursor.clone(), *bytes_max, *wait))
             }
             Job::CheckSpace => Done::Space(disk.available_bytes()),
-            Job::Compact(..) | Job::ReadDelayed(_) | Job::FindDelayed(_) | Job::ReadLetters(_) => {
+            Job::Compact(..)
+            | Job::Free(_)
+            | Job::ReadDelayed(_)
+            | Job::FindDelayed(_)
+            | Job::ReadLetters(_) => {
                 unreachable!("what is taken along by value")
             }
         }
@@ -205,7 +213,7 @@ impl JobDone {
             Done::CommitWritten { .. } => JobKind::Commit,
             Done::NoRoom { job, .. } => job.kind(),
             Done::DelayedRead(_) | Done::DelayedFound(_) | Done::LettersRead(_) => JobKind::Read,
-            Done::Scrubbed(_) => JobKind::Idle,
+            Done::Scrubbed(_) | Done::Freed => JobKind::Idle,
             _ => JobKind::Background,
         }
     }
@@ -256,22 +264,14 @@ fn scrub(view: &LogView, mut cursor: Cursor, bytes_max: usize, wait: Wait) -> Sc
 }
 
 /// What is gone already is no error: a crash may have come between the two halves of a removal.
-fn remove(disk: &dyn Disk, paths: &[String], dirs: &[String]) -> DiskResult<()> {
-    let gone_is_fine = |result: DiskResult<()>| match result {
-        Err(error) if DiskError::is_not_found(&error) => Ok(()),
-        other => other,
-    };
-    paths.iter().try_for_each(|path| gone_is_fine(disk.remove(path)))?;
-    dirs.iter().try_for_each(|dir| gone_is_fine(disk.remove_dir_all(dir)))
-}
-
 impl fmt::Debug for DiskJob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Job::WriteCommit { seq, bytes, .. } => write!(f, "WriteCommit({seq}, {} bytes)", bytes.len()),
             Job::PreparePiece { number, .. } => write!(f, "PreparePiece({number})"),
             Job::WriteCheckpoint(file) => write!(f, "WriteCheckpoint({})", file.seq()),
-            Job::Remove { paths, dirs } => write!(f, "Remove({paths:?}, {dirs:?})"),
+            Job::Remove(removal) => write!(f, "Remove({removal:?})"),
+            Job::Free(nameless) => write!(f, "Free({} segments)", nameless.len()),
             Job::Sweep(_) => write!(f, "Sweep"),
             Job::Scrub { view, cursor, .. } => write!(f, "Scrub({}, {})", view.partition, cursor.offset()),
             Job::CheckSpace => write!(f, "CheckSpace"),
@@ -291,7 +291,8 @@ impl fmt::Debug for JobDone {
             Done::CheckpointWritten { seq, result } => {
                 write!(f, "CheckpointWritten({seq}, {:?})", result.as_ref().map(drop))
             }
-            Done::Removed(result) => write!(f, "Removed({result:?})"),
+            Done::Removed(result) => write!(f, "Removed({:?})", result.as_ref().map(Vec::len)),
+            Done::Freed => write!(f, "Freed"),
             Done::Space(result) => write!(f, "Space({result:?})"),
             Done::Compacted { pass, result } => write!(f, "Compacted({pass:?}, {result:?})"),
             Done::Scrubbed(read) => write!(f, "Scrubbed({}, {} bytes)", read.partition, read.bytes),

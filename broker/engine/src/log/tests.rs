@@ -9,7 +9,7 @@ use dure_proto::{
 };
 
 use super::{
-    Cursor, DirtyFile, LateEntry, LogLayout, LogView, LogWriter, Placement, ReadOutcome,
+    Cursor, DirtyFile, LateEntry, LogLayout, LogView, LogWriter, Nameless, Placement, ReadOutcome,
     SEGMENT_HEADER_BYTES, SegmentId, Wait, WrittenPart, log_dir, segment_path, written,
 };
 use crate::disk::{Disk, DiskRef, OpenMode, SimDisk};
@@ -186,6 +186,41 @@ fn what_is_late_comes_back_from_a_checkpoint_and_what_has_no_place_does_not() {
         change(&mut log.late[1]);
         assert!(LateEntry::restore(&log).is_err(), "change {nth}");
     }
+}
+
+/// Whoever holds a view may be in the middle of a segment; nobody can come to it any more who does not.
+#[test]
+fn a_removed_segment_is_cut_up_only_when_nobody_reads_it() {
+    let disk = SimDisk::new(1);
+    let shared: DiskRef = Arc::new(disk.clone());
+    let mut layout = LogLayout::new();
+    let mut writer = LogWriter::restore(shared, "shard-0000", PARTITION, &layout);
+    let config = TopicConfig { segment_bytes: 3 << 20, ..TopicConfig::default() };
+    for base in 0..60 {
+        let (header, bytes) = entry(base, &vec![b'v'; 100_000]);
+        writer.write(layout.append(&header, &config), &header, &bytes);
+    }
+    let path = |base| segment_path(&log_dir("shard-0000", PARTITION), SegmentId::appended(base));
+    let sealed: Vec<Offset> = layout.sealed().map(|segment| segment.base).collect();
+    assert_eq!(sealed.len(), 1, "of two");
+    let old_view = writer.view();
+    let entries = || read(&old_view).iter().filter(|(what, _, _)| *what == "entry").count();
+    assert_eq!(entries(), 60);
+    let mut remove = |upto, base| {
+        let file = disk.open(&path(base), OpenMode::Read).expect("it is there");
+        let nameless = writer.move_start(upto, &[base]).run(&disk).expect("removed");
+        assert!(disk.open(&path(base), OpenMode::Read).is_err_and(|error| error.is_not_found()));
+        (file, nameless)
+    };
+    let (file, nameless) = remove(Offset(40), sealed[0]);
+    let whole = file.len().expect("a length");
+    nameless.into_iter().for_each(Nameless::free);
+    assert_eq!(file.len().expect("a length"), whole);
+    assert_eq!(entries(), 60, "of which the first have no name");
+    drop(old_view);
+    let (file, nameless) = remove(Offset(60), layout.segment(1).base);
+    nameless.into_iter().for_each(Nameless::free);
+    assert!(file.len().expect("a length") <= 1 << 20);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use dure_proto::{EntryHeader, Offset, TopicPartition};
 
 use super::late::{self, LateEntry};
 use super::layout::{LogLayout, Placement, SegmentMeta};
+use super::removal::Removal;
 use super::segment::{SegmentFiles, SegmentId, SegmentWriter, index_path, log_dir, segment_path};
 use super::view::{Cursor, LogView, SegmentView, Wait};
 use crate::disk::{DiskError, DiskRef, DiskResult, FileRef};
@@ -206,15 +207,15 @@ impl LogWriter {
 
     /// The log's start has moved: forgets the segments below it and returns the paths to remove. Readers that hold
     /// an older view keep their open files.
-    pub(crate) fn move_start(&mut self, log_start: Offset, dropped: &[Offset]) -> Vec<String> {
+    pub(crate) fn move_start(&mut self, log_start: Offset, dropped: &[Offset]) -> Removal {
         self.log_start = self.log_start.max(log_start);
         self.high_watermark = self.high_watermark.max(log_start);
         if dropped.is_empty() {
-            return Vec::new();
+            return Removal::default();
         }
         let gone = |segment: &SegmentView| dropped.contains(&segment.files.id.base);
-        let mut paths: Vec<_> =
-            self.segments.iter().filter(|s| gone(s)).flat_map(|s| s.files.paths()).collect();
+        let segments = self.segments.iter().filter(|s| gone(s)).map(|s| s.files.clone()).collect();
+        let mut paths = Vec::new();
         // A life before this one may have written what is late.
         for base in late::forget(&mut self.late, dropped) {
             let id = SegmentId::appended(base);
@@ -227,7 +228,12 @@ impl LogWriter {
             self.dirty.clear();
         }
         self.publish_segments();
-        paths
+        Removal { segments, paths, dirs: Vec::new() }
+    }
+
+    /// The log is gone: what it had.
+    pub(crate) fn into_segments(self) -> impl Iterator<Item = Arc<SegmentFiles>> {
+        self.segments.into_iter().map(|segment| segment.files)
     }
 
     /// Compaction wrote this instead of the segments whose offsets it takes. Returns the paths of those; readers that

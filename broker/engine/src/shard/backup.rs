@@ -8,6 +8,7 @@ use dure_proto::{CommitSeq, ShardId};
 
 use super::Shard;
 use crate::backup::{BackupContent, BackupPlan};
+use crate::log::Removal;
 use crate::request::{ConnectionId, ReplyTo, RequestError, Response};
 use crate::time::Now;
 
@@ -20,9 +21,8 @@ pub(super) struct Backup {
     until_ms: u64,
     /// Shared with the plan.
     given_up: Arc<AtomicBool>,
-    /// Files and directories that wait to be removed.
-    paths: Vec<String>,
-    dirs: Vec<String>,
+    /// Waits until then.
+    removal: Removal,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +46,7 @@ impl Shard {
             phase: Phase::Wanted,
             until_ms: now.mono_ms.saturating_add(self.config.backup_ms_max),
             given_up: Arc::default(),
-            paths: Vec::new(),
-            dirs: Vec::new(),
+            removal: Removal::default(),
         });
         self.checkpoint.wanted = true;
         Ok(())
@@ -92,13 +91,13 @@ impl Shard {
         if let (Some(error), Phase::Wanted | Phase::Taken) = (error, backup.phase) {
             self.reply(backup.owner, Err(error));
         }
-        self.remove(backup.paths, backup.dirs);
+        self.remove(backup.removal);
     }
 
     /// Nobody may keep a disk full: neither by being slow for ever, nor while there is no room left.
     pub(super) fn look_after_backup(&mut self, now: Now) {
         let Some(backup) = &self.backup else { return };
-        let waiting = !(backup.paths.is_empty() && backup.dirs.is_empty());
+        let waiting = !backup.removal.is_empty();
         let full = self.is_short_of_room();
         if now.mono_ms >= backup.until_ms {
             let limit_s = self.config.backup_ms_max / 1000;
@@ -109,13 +108,10 @@ impl Shard {
     }
 
     /// Removes files of logs, or has them wait for a backup that may read them.
-    pub(super) fn remove_of_log(&mut self, mut paths: Vec<String>, mut dirs: Vec<String>) {
+    pub(super) fn remove_of_log(&mut self, removal: Removal) {
         match self.backup.as_mut().filter(|backup| backup.phase != Phase::Wanted) {
-            Some(backup) => {
-                backup.paths.append(&mut paths);
-                backup.dirs.append(&mut dirs);
-            }
-            None => self.remove(paths, dirs),
+            Some(backup) => backup.removal.append(removal),
+            None => self.remove(removal),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::Shard;
 use crate::compaction::{KeyMap, Pass, PassEnd, PassError, Stepped, Task};
 use crate::effect::{CompactionFailed, Effect};
 use crate::job::{DiskJob, Job};
-use crate::log::{SegmentId, SegmentMeta, index_path, log_dir, segment_of, segment_path};
+use crate::log::{Removal, SegmentId, SegmentMeta, index_path, log_dir, segment_of, segment_path};
 use crate::time::Now;
 
 /// A log whose pass failed is left alone for this long.
@@ -261,7 +261,7 @@ impl Shard {
 
     fn remove_segment(&mut self, partition: TopicPartition, id: SegmentId) {
         let dir = log_dir(&self.dir, partition);
-        self.remove(vec![segment_path(&dir, id), index_path(&dir, id)], Vec::new());
+        self.remove(Removal::of_paths(vec![segment_path(&dir, id), index_path(&dir, id)]));
     }
 
     /// After a recovery without damage: files of compacted logs that belong to no segment, since a pass did not come to

@@ -9,7 +9,7 @@ use crate::backup::BackupContent;
 use crate::checkpoint::CheckpointFile;
 use crate::effect::Effect;
 use crate::job::{DiskJob, Job};
-use crate::log::{DirtyFile, LogWriter, log_dir};
+use crate::log::{DirtyFile, LogWriter, Nameless, Removal, log_dir};
 use crate::mutant::{self, Mutant};
 use crate::request::RequestError;
 use crate::time::Now;
@@ -98,8 +98,8 @@ impl Shard {
                 }
                 Step::MoveStart { partition, log_start, dropped } => {
                     if let Some(writer) = self.writers.get_mut(&partition) {
-                        let paths = writer.move_start(log_start, &dropped);
-                        self.remove_of_log(paths, Vec::new());
+                        let removal = writer.move_start(log_start, &dropped);
+                        self.remove_of_log(removal);
                         touched.push(partition);
                     }
                 }
@@ -151,20 +151,29 @@ impl Shard {
     }
 
     fn drop_topic(&mut self, topic: TopicId, partitions: u32) {
+        let mut segments = Vec::new();
         for partition in
             (0..partitions).map(|p| TopicPartition { topic, partition: dure_proto::PartitionId(p) })
         {
-            self.writers.remove(&partition);
+            segments.extend(self.writers.remove(&partition).into_iter().flat_map(LogWriter::into_segments));
             self.effects.push(Effect::Unpublish(partition));
         }
         let dir = log_dir(&self.dir, TopicPartition { topic, partition: dure_proto::PartitionId(0) });
         let topic_dir = dir.rsplit_once('/').expect("a log lies in its topic's directory").0.to_owned();
-        self.remove_of_log(Vec::new(), vec![topic_dir]);
+        self.remove_of_log(Removal { segments, paths: Vec::new(), dirs: vec![topic_dir] });
     }
 
-    pub(super) fn remove(&mut self, paths: Vec<String>, dirs: Vec<String>) {
-        if !(paths.is_empty() && dirs.is_empty()) {
-            self.effects.push(Effect::Job(DiskJob(Job::Remove { paths, dirs })));
+    pub(super) fn remove(&mut self, removal: Removal) {
+        if !removal.is_empty() {
+            self.effects.push(Effect::Job(DiskJob(Job::Remove(removal))));
+        }
+    }
+
+    /// The names are gone; what stood behind them is given back once readers have their new views.
+    pub(super) fn handle_removed(&mut self, nameless: Vec<Nameless>) {
+        match nameless.is_empty() {
+            true => self.look_at_space(),
+            false => self.effects.push(Effect::Job(DiskJob(Job::Free(nameless)))),
         }
     }
 
@@ -205,11 +214,11 @@ impl Shard {
         self.writers.values_mut().for_each(LogWriter::handle_checkpoint);
         self.checkpoint.before = self.checkpoint.last.replace(seq);
         let retired = self.compaction.take_retired(seq);
-        self.remove_of_log(retired, Vec::new());
+        self.remove_of_log(Removal::of_paths(retired));
         if let Some(before) = self.checkpoint.before {
             let upto = if mutant::is(Mutant::PieceReleasedTooEarly) { seq } else { before };
             let paths = self.commit_path.release_pieces(upto);
-            self.remove(paths, Vec::new());
+            self.remove(Removal::of_paths(paths));
         }
         if let Some(content) = backup {
             self.backup_written(seq, content);

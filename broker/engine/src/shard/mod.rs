@@ -405,7 +405,8 @@ impl Shard {
                 self.stop(format!("checkpoint {seq} could not be made: {error}"));
             }
             // A file that stays behind costs space and nothing else; recovery removes it.
-            Done::Removed(_) => self.look_at_space(),
+            Done::Removed(nameless) => self.handle_removed(nameless.unwrap_or_default()),
+            Done::Freed => self.look_at_space(),
             Done::Space(available) => self.handle_look(available),
             Done::NoRoom { job, error } => self.handle_no_room(job, &error),
             Done::Compacted { pass, result } => self.handle_compacted(now, pass, result),

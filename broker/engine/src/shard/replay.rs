@@ -130,10 +130,8 @@ impl Replay {
                 }
                 Step::MoveStart { partition, log_start, dropped } => {
                     if let Some(writer) = self.writers.get_mut(&partition) {
-                        for path in writer.move_start(log_start, &dropped) {
-                            // What stays behind is swept by a later start.
-                            let _ = self.disk.remove(&path);
-                        }
+                        // What stays behind is swept by a later start.
+                        let _ = writer.move_start(log_start, &dropped).run(&*self.disk);
                     }
                 }
                 // What it replaces is removed once all is known, see `Shard::retire_what_was_replaced`.
