@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use dure_client::{Error, JobStream, MessageStream, Start};
+use dure_client::{Client, Error, JobStream, MessageStream, Start};
+use futures_util::future::try_join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
@@ -31,6 +32,18 @@ pub(super) enum Takers {
     Workers { count: u32, prefetch: u32 },
 }
 
+impl Takers {
+    /// A client for each.
+    pub(super) async fn connect(self, server: &ServerArgs) -> Outcome<Vec<Client>> {
+        let (Takers::Members(count) | Takers::Workers { count, .. }) = self;
+        connect(server, count).await
+    }
+}
+
+async fn connect(server: &ServerArgs, count: u32) -> Outcome<Vec<Client>> {
+    try_join_all((0..count).map(|_| server.connect())).await
+}
+
 /// What was measured.
 pub(super) struct Measured {
     /// Microseconds from when a message was to be sent until it was acknowledged to its producer.
@@ -49,11 +62,8 @@ pub(super) async fn run(
     takers: Takers,
 ) -> Outcome<Measured> {
     let stamp = Stamp::new();
-    let taking = Taking::start(server, scratch, takers, Some(stamp)).await?;
-    let mut clients = Vec::new();
-    for _ in 0..plan.producers {
-        clients.push(server.connect().await?);
-    }
+    let taking = Taking::start(&takers.connect(server).await?, scratch, takers, Some(stamp)).await?;
+    let clients = connect(server, plan.producers).await?;
     let length = plan.messages.map_or(Length::Time(plan.time), Length::Messages);
     let load = Load::new(plan, &scratch.topic, &clients).await;
     let load = load.map_err(|error| Failure::cannot("start producing", &error))?;
@@ -89,42 +99,43 @@ pub(super) struct Taken {
 }
 
 impl Taking {
-    /// With a `stamp`, ages of messages are measured.
+    /// One taker for each client. With a `stamp`, ages of messages are measured.
     pub(super) async fn start(
-        server: &ServerArgs,
+        clients: &[Client],
         scratch: &Scratch,
         takers: Takers,
         stamp: Option<Stamp>,
     ) -> Outcome<Taking> {
         let failed = |error: Error| Failure::cannot(format!("read `{}`", scratch.topic), &error);
-        let mut taking = Taking {
-            taken: Progress::default(),
-            count: Arc::default(),
-            stop: CancellationToken::new(),
-            tasks: JoinSet::new(),
+        let (taken, count, stop) =
+            (Progress::default(), Arc::<AtomicU64>::default(), CancellationToken::new());
+        let taker = || Taker {
+            stamp,
+            progress: taken.clone(),
+            count: count.clone(),
+            stop: stop.clone(),
+            taken: Taken { arrived: histogram(), acks: histogram(), bytes: 0, last: Instant::now() },
         };
-        let (Takers::Members(count) | Takers::Workers { count, .. }) = takers;
-        for _ in 0..count {
-            let client = server.connect().await?;
-            let taker = Taker {
-                stamp,
-                progress: taking.taken.clone(),
-                count: taking.count.clone(),
-                stop: taking.stop.clone(),
-                taken: Taken { arrived: histogram(), acks: histogram(), bytes: 0, last: Instant::now() },
-            };
-            match takers {
-                Takers::Members(_) => {
-                    let stream = client.stream(&scratch.topic).group(&scratch.group).from(Start::Earliest);
-                    taking.tasks.spawn(taker.read(stream.subscribe().await.map_err(failed)?));
+        let mut tasks = JoinSet::new();
+        match takers {
+            Takers::Members(_) => {
+                let members = clients.iter().map(|client| {
+                    client.stream(&scratch.topic).group(&scratch.group).from(Start::Earliest).subscribe()
+                });
+                for stream in try_join_all(members).await.map_err(failed)? {
+                    tasks.spawn(taker().read(stream));
                 }
-                Takers::Workers { prefetch, .. } => {
-                    let jobs = client.queue(&scratch.topic, &scratch.group).prefetch(prefetch);
-                    taking.tasks.spawn(taker.work(jobs.subscribe().await.map_err(failed)?));
+            }
+            Takers::Workers { prefetch, .. } => {
+                let workers = clients.iter().map(|client| {
+                    client.queue(&scratch.topic, &scratch.group).prefetch(prefetch).subscribe()
+                });
+                for jobs in try_join_all(workers).await.map_err(failed)? {
+                    tasks.spawn(taker().work(jobs));
                 }
             }
         }
-        Ok(taking)
+        Ok(Taking { taken, count, stop, tasks })
     }
 
     /// Until so many are taken.

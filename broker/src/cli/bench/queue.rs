@@ -73,9 +73,10 @@ async fn measure(args: &QueueArgs, scratch: &Scratch) -> Outcome<Worked> {
         None => fill(args, scratch).await?,
     };
     note(format!("{messages} messages are there; the workers begin"));
-    let started = Instant::now();
     let takers = Takers::Workers { count: args.workers, prefetch: args.prefetch };
-    let taking = Taking::start(&args.server, scratch, takers, None).await?;
+    let clients = takers.connect(&args.server).await?;
+    let started = Instant::now();
+    let taking = Taking::start(&clients, scratch, takers, None).await?;
     let taken = taking.taken.clone();
     beside(&taken, Length::Messages(messages), taking.wait_for(messages)).await?;
     let taken = taking.finish().await?;
