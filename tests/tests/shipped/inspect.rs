@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use dure_tests::harness::{Broker, Dure, Output};
+use dure_tests::harness::{Broker, Dure, Output, eventually};
 use serde_json::Value;
 
 /// Forty messages of 1 KB, four by four in a batch; stopped in order, so that all of it is in segments.
@@ -16,6 +17,11 @@ fn stopped() -> Broker {
 
 fn fill(broker: &Broker) {
     broker.dure("topic create t --segment-size 16KiB").ok();
+    // A new topic gets a checkpoint, and that should be none of what follows.
+    let checkpoints = broker.data().join("shard-0000/checkpoint");
+    eventually(Duration::from_secs(10), "the topic's checkpoint", || {
+        (fs::read_dir(&checkpoints).unwrap().count() >= 2).then_some(())
+    });
     for batch in 0..10 {
         let lines = (0..4).map(|n| format!("needle-{batch}-{n} {}\n", "x".repeat(1_000)));
         broker.dure("produce t").stdin(lines.collect::<String>()).ok();
@@ -133,7 +139,7 @@ fn a_commit_that_was_acknowledged_and_is_damaged_is_no_torn_tail() {
     let mut broker = Broker::start();
     fill(&broker);
     // The idle stamp says that the last one was durable.
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    std::thread::sleep(Duration::from_millis(300));
     broker.kill();
     let (output, summary) = verify(&broker);
     assert!(exit_code(&output), "{output}");
