@@ -1,6 +1,10 @@
 //! Tables by 128-bit numbers that are hashes already.
 
-use std::hash::Hasher;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// A table by such numbers.
+pub(crate) type HashedTable<K, V> = HashMap<K, V, BuildHasherDefault<AlreadyHashed>>;
 
 /// Takes the lower half of such a number.
 #[derive(Clone, Copy, Debug, Default)]

@@ -7,13 +7,12 @@
 //! Of an id there are in memory its hash (16 bytes), a number in a table (32 bytes and what the table keeps free), and its
 //! part of a run (32 bytes for each batch): about 90 bytes for an id sent in a batch of many, 130 for one sent alone.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::hash::BuildHasherDefault;
+use std::collections::{BTreeMap, VecDeque};
 
 use dure_proto::journal::{MessageIds, MessageIdsExpired};
 use dure_proto::{IdHash, Offset, PartitionId, TopicId};
 
-use crate::already_hashed::AlreadyHashed;
+use crate::already_hashed::HashedTable;
 use crate::mutant::{self, Mutant};
 use crate::time::Now;
 
@@ -140,7 +139,7 @@ struct Run {
 #[derive(Clone, Debug, Default)]
 struct TopicIds {
     /// The last message with each id. Numbers are those of `hashes`.
-    numbers: HashMap<IdHash, u64, BuildHasherDefault<AlreadyHashed>>,
+    numbers: HashedTable<IdHash, u64>,
     /// By number, the first one being `number_first`. One that was accepted again after its window is in here twice.
     hashes: VecDeque<IdHash>,
     number_first: u64,

@@ -1,24 +1,23 @@
 //! The newest offset of each key.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::Hasher;
 
 use dure_proto::Offset;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use crate::already_hashed::AlreadyHashed;
+use crate::already_hashed::HashedTable;
 
 /// Knows keys by their 128-bit SipHash under a secret of the data directory: nobody outside can make two keys that meet,
 /// and by chance two of 2^30 keys do in one of 2^69 passes. Its bound is the number of keys.
 pub(crate) struct KeyMap {
     secret: (u64, u64),
     keys_max: usize,
-    newest: HashMap<u128, u64, BuildHasherDefault<AlreadyHashed>>,
+    newest: HashedTable<u128, u64>,
 }
 
 impl KeyMap {
     pub(crate) fn new(secret: u64, keys_max: usize) -> KeyMap {
-        KeyMap { secret: (secret, !secret.rotate_left(32)), keys_max, newest: HashMap::default() }
+        KeyMap { secret: (secret, !secret.rotate_left(32)), keys_max, newest: HashedTable::default() }
     }
 
     /// Takes note that a key is at this offset, above all that came before. Not if there is no room.

@@ -4,13 +4,12 @@
 //! stamp; what its producer was told is remembered with the session (`ProducerSeen`), in the same commit. So the
 //! sequence goes on, and the same batch sent again is answered as it was the first time.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 use dure_proto::journal::{MessageIds, ProducedBatch, ProducerSeen, event};
 use dure_proto::{BatchHeader, BatchLimits, IdHash, Offset, PartitionId, Records, TopicPartition, wire};
 
 use super::Shard;
+use crate::already_hashed::HashedTable;
 use crate::catalogue::dedup_window_ms;
 use crate::dedup::First;
 use crate::mutant::{self, Mutant};
@@ -44,7 +43,8 @@ impl Shard {
         }
         let at_ms = self.id_clock.at(now);
         let (mut duplicates, mut ids, mut is_new) = (Vec::new(), Vec::new(), Vec::new());
-        let mut here: HashMap<IdHash, First> = HashMap::new();
+        let mut here: HashedTable<IdHash, First> = HashedTable::default();
+        here.reserve(produce.ids.len());
         let mut kept = 0;
         for (index, id) in (0..).zip(&produce.ids) {
             let known = |id| {
