@@ -8,7 +8,7 @@ use bytes::Bytes;
 use dure_engine::{Cursor, LogView, ReadError, ReadOutcome, RequestError, Wait};
 use dure_proto::wire::envelope::Body;
 use dure_proto::wire::{self, ErrorCode, Retry};
-use dure_proto::{Offset, PartitionId, TopicId, TopicPartition};
+use dure_proto::{PartitionId, TopicId, TopicPartition};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::spawn_blocking;
 
@@ -108,7 +108,7 @@ impl Connection {
             broker: self.broker.clone(),
             views,
             cursor: Cursor::at(offset),
-            unasked_upto: Offset(0),
+            past_cache: false,
             sieve: filters.map(|filters| Sieve::new(filters, partition)),
             credit,
             answers: self.outbox.answers.clone(),
@@ -151,8 +151,8 @@ struct Stream {
     broker: Arc<Broker>,
     views: watch::Receiver<LogView>,
     cursor: Cursor,
-    /// Up to this offset memory is not asked for what comes next.
-    unasked_upto: Offset,
+    /// The last read was past the page cache.
+    past_cache: bool,
     /// What a reader with filters does not want stays in it.
     sieve: Option<Sieve>,
     credit: Arc<Credit>,
@@ -204,20 +204,22 @@ impl Stream {
     }
 
     /// From memory if it is there, else on a thread that may wait for the disk. Whoever reads much of what is no longer in
-    /// memory gets it past the page cache: to find pages for it costs more than to read it. The rest of its segment comes
-    /// the same way, since the question whether something is in memory makes the kernel read what is not.
+    /// memory gets it past the page cache: to find pages for it costs more than to read it. From then on one byte is asked
+    /// for before all of them are, since a read of what is not in memory makes the kernel get it; any byte, since the page
+    /// that an earlier reader asked for is there.
     async fn read(&mut self, view: LogView, bytes_max: usize) -> Result<ReadOutcome, wire::Error> {
-        let asked = match self.cursor.offset() < self.unasked_upto {
+        let any_byte = fastrand::usize(..self.cursor.read_bytes(bytes_max));
+        let asked = match self.past_cache && !view.is_cached(&self.cursor, any_byte) {
             true => Ok(ReadOutcome::WouldWait),
             false => view.read(&mut self.cursor, bytes_max, Wait::CachedOnly),
         };
+        self.past_cache = false;
         let outcome = match asked {
             Ok(ReadOutcome::WouldWait) => {
                 let mut cursor = self.cursor.clone();
                 let much = bytes_max >= PAST_CACHE_BYTES_MIN;
-                let sealed_end = view.sealed_end(cursor.offset()).filter(|_| much);
-                self.unasked_upto = sealed_end.unwrap_or_default();
-                let wait = if sealed_end.is_some() { Wait::PastCache } else { Wait::MayWait };
+                self.past_cache = much && view.is_sealed_at(cursor.offset());
+                let wait = if self.past_cache { Wait::PastCache } else { Wait::MayWait };
                 let read = spawn_blocking(move || (view.read(&mut cursor, bytes_max, wait), cursor));
                 let (outcome, cursor) = read.await.map_err(|error| {
                     message(ErrorCode::ReadFailed, format!("reading failed: {error}"), Retry::Later)

@@ -155,6 +155,19 @@ fn a_reader_of_large_entries_reads_each_once() {
 }
 
 #[test]
+fn a_byte_behind_a_cursor_is_asked_for_only_where_that_is_known() {
+    let (_disk, view, _) = log(&[b"zero", b"one", b"two"]);
+    let mut cursor = Cursor::at(Offset::ZERO);
+    assert!(!view.is_cached(&cursor, 0), "its place is not known");
+    let first = view.read(&mut cursor, 1, Wait::MayWait).expect("reads");
+    assert!(matches!(first, ReadOutcome::Entries(_)));
+    assert!(view.is_cached(&cursor, 0) && view.is_cached(&cursor, usize::MAX >> 1));
+    let (_other, end) = (view.read(&mut cursor, 1 << 20, Wait::MayWait), cursor);
+    assert_eq!(end.offset(), view.high_watermark);
+    assert!(!view.is_cached(&end, 0), "nothing is there");
+}
+
+#[test]
 fn what_is_late_comes_back_from_a_checkpoint_and_what_has_no_place_does_not() {
     let config = TopicConfig { segment_bytes: 1 << 20, ..TopicConfig::default() };
     let mut layout = LogLayout::new();

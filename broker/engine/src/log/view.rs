@@ -141,11 +141,19 @@ pub enum ReadError {
 }
 
 impl LogView {
-    /// Where the segment that holds this offset ends, if nothing is appended to it any more.
+    /// Whether nothing is appended any more to the segment that holds this offset.
     #[must_use]
-    pub fn sealed_end(&self, offset: Offset) -> Option<Offset> {
-        let (segment, _, end) = self.segment_for(offset)?;
-        (!self.is_active(segment)).then_some(end)
+    pub fn is_sealed_at(&self, offset: Offset) -> bool {
+        self.segments.last().is_some_and(|active| offset < active.files.id.base)
+    }
+
+    /// Whether the byte that lies so far behind a cursor, or the last one of its segment, is in memory.
+    #[must_use]
+    pub fn is_cached(&self, cursor: &Cursor, behind: usize) -> bool {
+        let Some((segment, bytes, _)) = self.segment_for(cursor.offset) else { return false };
+        let Some((_, position)) = cursor.place.filter(|(id, _)| *id == segment.id) else { return false };
+        let at = (position + behind as u64).min(bytes.saturating_sub(1));
+        segment.data().is_ok_and(|file| matches!(file.read_cached_at(at, &mut [0]), Ok(Some(1))))
     }
 
     /// Whether this very segment is among those that it reads.
