@@ -263,7 +263,6 @@ fn scrub(view: &LogView, mut cursor: Cursor, bytes_max: usize, wait: Wait) -> Sc
     }
 }
 
-/// What is gone already is no error: a crash may have come between the two halves of a removal.
 impl fmt::Debug for DiskJob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {

@@ -238,7 +238,8 @@ impl Stream {
     }
 
     /// Waits for room among the pushes, before anything is read: a client which does not read holds up itself alone, and
-    /// what its streams have read for it stays bounded however many they are.
+    /// what its streams have read for it stays bounded however many they are. An entry may be larger than was asked for, and
+    /// counts as what was: eight of them, at most.
     async fn room(&self, bytes: usize) -> OwnedSemaphorePermit {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(PUSH_BYTES_MAX);
         self.pushes.clone().acquire_many_owned(bytes).await.expect("never closed")

@@ -37,7 +37,7 @@ impl Removal {
         self.dirs.append(&mut other.dirs);
     }
 
-    /// Takes the names away. What is not there is as good as removed.
+    /// Takes the names away. What is gone already is no error: a crash may have come between the two halves of a removal.
     pub(crate) fn run(&self, disk: &dyn Disk) -> DiskResult<Vec<Nameless>> {
         let mut nameless = Vec::new();
         for segment in &self.segments {
@@ -67,7 +67,8 @@ pub(crate) struct Nameless {
 }
 
 impl Nameless {
-    /// Gives its space back. Where somebody still reads an older view of its log, the file stays whole, and goes when
+    /// Gives its space back. A power cut may bring the name back and find a shorter file behind it: no log names it then
+    /// either. Where somebody still reads an older view of its log, the file stays whole, and goes when
     /// they are done.
     pub(crate) fn free(self) {
         if Arc::strong_count(&self.segment) > 1 {
