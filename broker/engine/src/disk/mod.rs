@@ -8,6 +8,7 @@
 //! above it) has returned.
 
 mod aligned;
+mod past_cache;
 mod real;
 mod sim;
 #[cfg(test)]

@@ -2,7 +2,6 @@
 //!
 //! Past the page cache leads `O_DIRECT`, whose memory, position and length are multiples of [`DIRECT_ALIGN`].
 
-use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSliceMut};
 use std::num::NonZeroU64;
@@ -14,19 +13,14 @@ use rustix::fs::{Advice, FallocateFlags, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::aligned::is_aligned;
-use super::{
-    AlignedBytes, DIRECT_ALIGN, DirEntry, Disk, DiskError, DiskFile, DiskOp, DiskResult, FileRef, OpenMode,
-    check_path,
-};
-
-/// A batch of 1 MiB, as clients make them, with its entry's header and the blocks that it begins and ends in.
-const DIRECT_CHUNK_BYTES_MAX: usize = (1 << 20) + 2 * DIRECT_ALIGN;
-const _: () = assert!(DIRECT_CHUNK_BYTES_MAX.is_multiple_of(DIRECT_ALIGN));
+use super::past_cache::{Syncs, read_uncached};
+use super::{DirEntry, Disk, DiskError, DiskFile, DiskOp, DiskResult, FileRef, OpenMode, check_path};
 
 /// A directory of the machine, used through [`Disk`].
 #[derive(Clone, Debug)]
 pub struct RealDisk {
     root: PathBuf,
+    syncs: Arc<Syncs>,
 }
 
 impl RealDisk {
@@ -37,7 +31,7 @@ impl RealDisk {
         if !fs::metadata(&root).map_err(fail)?.is_dir() {
             return Err(fail(io::ErrorKind::NotADirectory.into()));
         }
-        Ok(RealDisk { root })
+        Ok(RealDisk { root, syncs: Arc::default() })
     }
 
     /// Creates `root` and the missing directories above it, syncs their entries, and uses it.
@@ -93,7 +87,7 @@ impl Disk for RealDisk {
         // Whoever reads asks for large pieces itself. What the system would read ahead of that comes in one go of several
         // MiB, and a sync waits behind it. Advice: nothing depends on it.
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::Random);
-        Ok(Arc::new(RealFile { file, blocks: None, path: path.into() }))
+        Ok(Arc::new(RealFile { file, blocks: None, path: path.into(), syncs: self.syncs.clone() }))
     }
 
     fn open_for_blocks(&self, path: &str) -> DiskResult<FileRef> {
@@ -104,7 +98,7 @@ impl Disk for RealDisk {
             Err(e) if no_direct(&e) => None,
             direct => Some(direct.map_err(&fail)?),
         };
-        Ok(Arc::new(RealFile { file, blocks, path: path.into() }))
+        Ok(Arc::new(RealFile { file, blocks, path: path.into(), syncs: self.syncs.clone() }))
     }
 
     fn rename(&self, from: &str, to: &str) -> DiskResult<()> {
@@ -159,7 +153,7 @@ impl Disk for RealDisk {
     fn read_past_cache_at(&self, path: &str, position: u64, buf: &mut [u8]) -> DiskResult<usize> {
         let (full, fail) = self.at(DiskOp::ReadPastCache, path)?;
         let mut done = 0;
-        let read = read_uncached(&full, position, buf.len() as u64, |bytes| {
+        let read = read_uncached(&full, position, buf.len() as u64, &self.syncs, |bytes| {
             buf[done..done + bytes.len()].copy_from_slice(bytes);
             done += bytes.len();
         });
@@ -170,7 +164,8 @@ impl Disk for RealDisk {
     fn read_past_cache(&self, path: &str) -> DiskResult<Vec<u8>> {
         let (full, fail) = self.at(DiskOp::ReadPastCache, path)?;
         let mut content = Vec::new();
-        read_uncached(&full, 0, u64::MAX, |bytes| content.extend_from_slice(bytes)).map_err(fail)?;
+        read_uncached(&full, 0, u64::MAX, &self.syncs, |bytes| content.extend_from_slice(bytes))
+            .map_err(fail)?;
         Ok(content)
     }
 
@@ -187,6 +182,7 @@ struct RealFile {
     /// The same file past the page cache.
     blocks: Option<File>,
     path: Box<str>,
+    syncs: Arc<Syncs>,
 }
 
 impl RealFile {
@@ -213,7 +209,8 @@ impl DiskFile for RealFile {
 
     fn sync(&self) -> DiskResult<()> {
         // Not `File::sync_data`, which repeats an interrupted call: this one is made exactly once.
-        rustix::fs::fdatasync(&self.file).map_err(|e| self.fail(DiskOp::Sync)(e.into()))
+        let synced = self.syncs.during(|| rustix::fs::fdatasync(&self.file));
+        synced.map_err(|e| self.fail(DiskOp::Sync)(e.into()))
     }
 
     fn begin_write_back(&self, position: u64, bytes: u64) {
@@ -267,7 +264,7 @@ impl DiskFile for RealFile {
     }
 }
 
-fn no_direct(error: &io::Error) -> bool {
+pub(super) fn no_direct(error: &io::Error) -> bool {
     is(error, Errno::INVAL) || is(error, Errno::OPNOTSUPP)
 }
 
@@ -275,7 +272,7 @@ fn is(error: &io::Error, code: Errno) -> bool {
     error.raw_os_error() == Some(code.raw_os_error())
 }
 
-fn retry_interrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+pub(super) fn retry_interrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -288,51 +285,4 @@ fn sync_dir_at(dir: &Path) -> io::Result<()> {
     let flags = OFlags::DIRECTORY.bits() as i32;
     let dir = OpenOptions::new().read(true).custom_flags(flags).open(dir)?;
     Ok(rustix::fs::fsync(&dir)?)
-}
-
-/// Hands `[position, position + len)`, as far as the file reaches, to `sink` in order, from the device if it can.
-fn read_uncached(path: &Path, position: u64, len: u64, mut sink: impl FnMut(&[u8])) -> io::Result<()> {
-    let end = position.saturating_add(len);
-    let mut at = position;
-    let direct = OpenOptions::new().read(true).custom_flags(OFlags::DIRECT.bits() as i32).open(path);
-    match direct {
-        Ok(file) => match read_chunks(&file, &mut at, end, &mut sink) {
-            // Some file systems accept the flag and refuse the read: go on plainly from where it stopped.
-            Err(e) if no_direct(&e) => {}
-            done => return done,
-        },
-        Err(e) if no_direct(&e) => {}
-        Err(e) => return Err(e),
-    }
-    let file = File::open(path)?;
-    // Only advice, and only clean pages go, which are those that a failed sync left behind.
-    let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
-    read_chunks(&file, &mut at, end, &mut sink)
-}
-
-thread_local! {
-    /// Where a thread's direct reads go first: warm after the first one.
-    static CHUNK: RefCell<AlignedBytes> = RefCell::default();
-}
-
-/// Reads whole aligned blocks and moves `at` with every byte that was handed out.
-fn read_chunks(file: &File, at: &mut u64, end: u64, sink: &mut impl FnMut(&[u8])) -> io::Result<()> {
-    const ALIGN: u64 = DIRECT_ALIGN as u64;
-    let wanted = end.saturating_sub(*at / ALIGN * ALIGN).min(DIRECT_CHUNK_BYTES_MAX as u64);
-    let chunk_bytes = (wanted as usize).next_multiple_of(DIRECT_ALIGN);
-    CHUNK.with_borrow_mut(|chunk| {
-        chunk.resize(chunk_bytes);
-        while *at < end {
-            let block = *at / ALIGN * ALIGN;
-            let n = retry_interrupted(|| file.read_at(chunk, block))?;
-            let from = (*at - block) as usize;
-            let to = (end - block).min(n as u64) as usize;
-            if to <= from {
-                return Ok(());
-            }
-            sink(&chunk[from..to]);
-            *at = block + to as u64;
-        }
-        Ok(())
-    })
 }
