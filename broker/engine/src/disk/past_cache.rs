@@ -5,9 +5,8 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::fs::{Advice, OFlags};
 
@@ -20,59 +19,68 @@ const QUIET_CHUNK_BYTES_MAX: usize = (1 << 20) + 2 * DIRECT_ALIGN;
 /// Beside syncs, each of which waits behind what was asked for before.
 const SHARED_CHUNK_BYTES_MAX: usize = 256 << 10;
 const _: () = assert!(QUIET_CHUNK_BYTES_MAX.is_multiple_of(DIRECT_ALIGN));
-/// A device is quiet when so long nobody has synced.
-const QUIET_AFTER: Duration = Duration::from_millis(20);
+/// A device is quiet when so many of these were read without a sync: it takes some 20 ms.
+const QUIET_AFTER_CHUNKS: u32 = 64;
 /// A read waits no longer for its turn: that leaves it 200 MB/s beside syncs without a pause.
 const GIVES_WAY_MAX: Duration = Duration::from_millis(1);
-const LOOKS_AGAIN_AFTER: Duration = Duration::from_micros(50);
 
 /// The syncs of a disk, which those who read much give way to. Somebody waits for each of them, and a device serves what
 /// it was asked for in order.
 #[derive(Debug)]
 pub(super) struct Syncs {
-    under_way: AtomicU32,
-    /// Of the last one that ended, since `epoch`; zero before the first.
-    ended_us: AtomicU64,
-    epoch: Instant,
+    state: Mutex<State>,
+    none_under_way: Condvar,
 }
 
-// What follows are hints about time: nothing is ordered by them.
+#[derive(Debug)]
+struct State {
+    under_way: u32,
+    /// Who waits until there is none.
+    waiting: u32,
+    chunks_since: u32,
+}
+
 impl Syncs {
     /// Makes one.
     pub(super) fn during<T>(&self, sync: impl FnOnce() -> T) -> T {
-        self.under_way.fetch_add(1, Ordering::Relaxed);
+        self.state().under_way += 1;
         let synced = sync();
-        self.ended_us.store(self.epoch.elapsed().as_micros() as u64, Ordering::Relaxed);
-        self.under_way.fetch_sub(1, Ordering::Relaxed);
+        let mut state = self.state();
+        state.under_way -= 1;
+        state.chunks_since = 0;
+        if state.under_way == 0 && state.waiting > 0 {
+            self.none_under_way.notify_all();
+        }
         synced
     }
 
-    fn are_under_way(&self) -> bool {
-        self.under_way.load(Ordering::Relaxed) > 0
-    }
-
-    /// So long after `epoch`.
-    fn is_quiet_at(&self, now: Duration) -> bool {
-        let ended = Duration::from_micros(self.ended_us.load(Ordering::Relaxed));
-        !self.are_under_way() && (ended.is_zero() || now >= ended + QUIET_AFTER)
+    /// Nothing that can panic runs while it is held.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How much may be read at once now, after a wait for those under way.
     fn turn(&self) -> usize {
-        if self.is_quiet_at(self.epoch.elapsed()) {
-            return QUIET_CHUNK_BYTES_MAX;
+        let mut state = self.state();
+        if state.under_way > 0 {
+            state.waiting += 1;
+            let waited =
+                self.none_under_way.wait_timeout_while(state, GIVES_WAY_MAX, |state| state.under_way > 0);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state.waiting -= 1;
         }
-        let asked = Instant::now();
-        while self.are_under_way() && asked.elapsed() < GIVES_WAY_MAX {
-            thread::sleep(LOOKS_AGAIN_AFTER);
+        state.chunks_since = state.chunks_since.saturating_add(1);
+        match state.under_way == 0 && state.chunks_since > QUIET_AFTER_CHUNKS {
+            true => QUIET_CHUNK_BYTES_MAX,
+            false => SHARED_CHUNK_BYTES_MAX,
         }
-        SHARED_CHUNK_BYTES_MAX
     }
 }
 
 impl Default for Syncs {
     fn default() -> Syncs {
-        Syncs { under_way: AtomicU32::new(0), ended_us: AtomicU64::new(0), epoch: Instant::now() }
+        let quiet = State { under_way: 0, waiting: 0, chunks_since: QUIET_AFTER_CHUNKS };
+        Syncs { state: Mutex::new(quiet), none_under_way: Condvar::new() }
     }
 }
 
@@ -145,14 +153,11 @@ mod tests {
     fn a_quiet_device_is_asked_for_much_and_one_that_is_synced_for_little_and_not_at_once() {
         let syncs = Syncs::default();
         assert_eq!(syncs.turn(), QUIET_CHUNK_BYTES_MAX);
-        syncs.during(|| {
-            let asked = Instant::now();
-            assert_eq!(syncs.turn(), SHARED_CHUNK_BYTES_MAX);
-            assert!(asked.elapsed() >= GIVES_WAY_MAX);
-        });
-        let ended = Duration::from_micros(syncs.ended_us.load(Ordering::Relaxed));
-        assert!(!syncs.is_quiet_at(ended + QUIET_AFTER / 2), "another may follow");
-        assert!(syncs.is_quiet_at(ended + QUIET_AFTER));
+        syncs.during(|| assert_eq!(syncs.turn(), SHARED_CHUNK_BYTES_MAX, "it waits for ever"));
+        for _ in 0..QUIET_AFTER_CHUNKS {
+            assert_eq!(syncs.turn(), SHARED_CHUNK_BYTES_MAX, "another may follow");
+        }
+        assert_eq!(syncs.turn(), QUIET_CHUNK_BYTES_MAX);
     }
 
     #[test]
