@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dure_proto::wire::produce::Due;
-use dure_proto::{BATCH_RECORDS_MAX, BatchBuilder, Compression};
+use dure_proto::{BATCH_HEADER_BYTES, BATCH_RECORDS_MAX, BatchBuilder, Compression};
 use futures_util::FutureExt;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
@@ -134,7 +134,7 @@ impl Accumulator {
         }
         let fresh = waiting.open.is_none();
         // The batch before was full: so much is made room for at once, since growing copies.
-        let room = if waiting.full.is_empty() { 0 } else { waiting.full_bytes + bytes };
+        let room = if waiting.full.is_empty() { BATCH_HEADER_BYTES } else { waiting.full_bytes } + bytes;
         let open = waiting.open.get_or_insert_with(|| self.open_batch(message.due, room));
         let index = open.builder.len() as u32;
         let Message { key, value, headers, .. } = &message;

@@ -16,6 +16,7 @@ mod figures;
 mod journal;
 mod kills;
 mod loads;
+mod once;
 mod segments;
 
 use std::error::Error;
@@ -39,12 +40,14 @@ struct Args {
     seconds: f64,
     rounds: usize,
     json: bool,
+    /// Only what is written once or twice.
+    once: bool,
     child: Option<PathBuf>,
 }
 
 fn parse_args() -> Res<Args> {
     let dir = std::env::current_dir()?.join(format!("commit-spike-{}", std::process::id()));
-    let mut args = Args { dir, seconds: 0.7, rounds: 5, json: false, child: None };
+    let mut args = Args { dir, seconds: 0.7, rounds: 5, json: false, once: false, child: None };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} wants a value"));
@@ -55,10 +58,12 @@ fn parse_args() -> Res<Args> {
             "--seconds" => args.seconds = value()?.parse()?,
             "--rounds" => args.rounds = value()?.parse()?,
             "--json" => args.json = true,
+            "--once" => args.once = true,
             "--child" => args.child = Some(value()?.into()),
             _ => {
                 return Err(
-                    "usage: commit_spike [--dir DIR] [--seconds PER_ROUND] [--rounds N] [--json]".into()
+                    "usage: commit_spike [--dir DIR] [--seconds PER_ROUND] [--rounds N] [--json | --once]"
+                        .into(),
                 );
             }
         }
@@ -96,6 +101,11 @@ fn main() -> Res<()> {
         return run_child(dir);
     }
     fs::create_dir_all(&args.dir)?;
+    if args.once {
+        let measured = once::measure_once(&args.dir, args.seconds, args.rounds);
+        fs::remove_dir_all(&args.dir)?;
+        return measured;
+    }
     let measured = measure(&args);
     fs::remove_dir_all(&args.dir)?;
     let (mut table, kills) = measured?;

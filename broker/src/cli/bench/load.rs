@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dure_client::{Client, Compression, Delivery, Error, Message, Producer};
+use futures_util::FutureExt;
 use hdrhistogram::Histogram;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -17,6 +18,10 @@ use super::stamp::Stamp;
 
 /// Random bytes that payloads are cut from: longer than a batch, so that none holds a piece twice.
 const POOL_BYTES: usize = 16 << 20;
+/// At full speed, messages between two looks at the clock.
+const LOOK_EVERY: u64 = 16;
+/// Acknowledgements at most that have one time.
+const TIMED_TOGETHER_MAX: usize = 256;
 /// The largest payload.
 const PAYLOAD_BYTES_MAX: u64 = POOL_BYTES as u64 / 2;
 
@@ -159,8 +164,10 @@ impl Line {
                 lane
             })
             .collect();
+        let mut last = self.started;
         for number in 0..self.messages {
-            let Some(intended) = self.due(number).await else { break };
+            let Some(intended) = self.due(number, last).await else { break };
+            last = intended;
             let partition = (number / self.run + u64::from(self.first_partition)) % u64::from(partitions);
             let message = Message::new(self.payload(number, intended)).partition(partition as u32);
             let delivery = producer.enqueue(message).await?;
@@ -177,10 +184,12 @@ impl Line {
         Ok(acked)
     }
 
-    /// When the message is to be sent, once that time has come; `None` when it is over.
-    async fn due(&self, number: u64) -> Option<Instant> {
+    /// When the message is to be sent, once that time has come; `None` when it is over. At full speed some count from
+    /// when the `last` one was to be sent.
+    async fn due(&self, number: u64, last: Instant) -> Option<Instant> {
         let intended = match self.rate {
-            None => Instant::now(),
+            None if number.is_multiple_of(LOOK_EVERY) => Instant::now(),
+            None => last,
             Some(rate) => self.started + Duration::from_secs_f64(number as f64 / rate),
         };
         if self.until.is_some_and(|until| intended >= until) {
@@ -203,17 +212,38 @@ impl Line {
     }
 }
 
+/// Those that are acknowledged at once when it is their turn are timed together, behind the last of them: a look at the
+/// clock for each would be a good part of what a small message costs.
 async fn measure(
     mut sent: mpsc::UnboundedReceiver<(Instant, Delivery)>,
     progress: Progress,
 ) -> Result<Histogram<u64>, Error> {
     let mut acked = histogram();
-    while let Some((intended, delivery)) = sent.recv().await {
-        delivery.await?;
-        acked.record(micros(intended.elapsed())).expect("it grows with what is recorded");
-        progress.add(1);
+    let (mut taken, mut done) = (Vec::with_capacity(TIMED_TOGETHER_MAX), Vec::new());
+    while sent.recv_many(&mut taken, TIMED_TOGETHER_MAX).await > 0 {
+        for (intended, mut delivery) in taken.drain(..) {
+            let outcome = match (&mut delivery).now_or_never() {
+                Some(outcome) => outcome,
+                None => {
+                    record(&mut acked, &mut done, &progress);
+                    delivery.await
+                }
+            };
+            outcome?;
+            done.push(intended);
+        }
+        record(&mut acked, &mut done, &progress);
     }
     Ok(acked)
+}
+
+/// Messages that were to be sent at these times are acknowledged now.
+fn record(acked: &mut Histogram<u64>, done: &mut Vec<Instant>, progress: &Progress) {
+    let now = Instant::now();
+    progress.add(done.len() as u64);
+    for intended in done.drain(..) {
+        acked.record(micros(now - intended)).expect("it grows with what is recorded");
+    }
 }
 
 #[cfg(test)]
