@@ -4,6 +4,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Kept for segments, journal, HTTP and what else there is.
 const STORAGE_DESCRIPTORS_MIN: u64 = 256;
+/// Of these.
+pub(crate) const HTTP_CONNECTIONS_MAX: usize = STORAGE_DESCRIPTORS_MIN as usize / 4;
 
 /// Raises the soft limit of open files to the hard one and says how many connections that leaves room for, at most
 /// `connections_max`.

@@ -1,5 +1,6 @@
 //! The HTTP side: liveness, readiness, metrics. The REST API (`/api/v1`) and the console (`/`) join the same router.
 
+mod connections;
 mod figures;
 mod hosts;
 
@@ -17,6 +18,7 @@ use tokio::net::TcpListener;
 use crate::broker::Broker;
 use crate::health::Health;
 use crate::metrics::Metrics;
+use connections::Bounds;
 use figures::Figures;
 use hosts::Hosts;
 
@@ -45,9 +47,9 @@ pub(crate) async fn serve(
     listener: TcpListener,
     state: HttpState,
     hosts: Vec<String>,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    axum::serve(listener, router(state, hosts)).with_graceful_shutdown(stop).await
+    stop: impl Future<Output = ()>,
+) {
+    connections::serve(listener, router(state, hosts), Bounds::default(), stop).await;
 }
 
 fn router(state: HttpState, hosts: Vec<String>) -> Router {
