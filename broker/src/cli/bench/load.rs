@@ -1,5 +1,6 @@
 //! What one producer sends, and when.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -164,13 +165,22 @@ impl Line {
                 lane
             })
             .collect();
-        let mut last = self.started;
+        let mut last = None;
         for number in 0..self.messages {
             let Some(intended) = self.due(number, last).await else { break };
-            last = intended;
             let partition = (number / self.run + u64::from(self.first_partition)) % u64::from(partitions);
             let message = Message::new(self.payload(number, intended)).partition(partition as u32);
-            let delivery = producer.enqueue(message).await?;
+            let mut enqueue = pin!(producer.enqueue(message));
+            let delivery = match enqueue.as_mut().now_or_never() {
+                Some(delivery) => {
+                    last = Some(intended);
+                    delivery?
+                }
+                None => {
+                    last = None;
+                    enqueue.await?
+                }
+            };
             if lanes[partition as usize].send((intended, delivery)).is_err() {
                 break; // it failed and says why below
             }
@@ -185,11 +195,10 @@ impl Line {
     }
 
     /// When the message is to be sent, once that time has come; `None` when it is over. At full speed some count from
-    /// when the `last` one was to be sent.
-    async fn due(&self, number: u64, last: Instant) -> Option<Instant> {
+    /// when the `last` one was to be sent, if nothing was waited for since.
+    async fn due(&self, number: u64, last: Option<Instant>) -> Option<Instant> {
         let intended = match self.rate {
-            None if number.is_multiple_of(LOOK_EVERY) => Instant::now(),
-            None => last,
+            None => last.filter(|_| !number.is_multiple_of(LOOK_EVERY)).unwrap_or_else(Instant::now),
             Some(rate) => self.started + Duration::from_secs_f64(number as f64 / rate),
         };
         if self.until.is_some_and(|until| intended >= until) {
