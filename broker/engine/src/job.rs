@@ -52,7 +52,11 @@ pub(crate) enum Job {
     WriteCheckpoint(Box<CheckpointFile>),
     Remove(Removal),
     /// What a removal left without a name.
-    Free(Vec<Nameless>),
+    Free {
+        nameless: Vec<Nameless>,
+        /// A piece at a time; else as fast as it goes.
+        gently: bool,
+    },
     Sweep(Sweep),
     Scrub {
         view: LogView,
@@ -80,7 +84,9 @@ pub(crate) enum Done {
         result: DiskResult<Option<BackupContent>>,
     },
     Removed(DiskResult<Vec<Nameless>>),
-    Freed,
+    Freed {
+        segments: usize,
+    },
     Space(DiskResult<u64>),
     Compacted {
         pass: Box<Pass>,
@@ -102,7 +108,7 @@ impl Job {
         match self {
             Job::WriteCommit { .. } => JobKind::Commit,
             Job::ReadDelayed(_) | Job::FindDelayed(_) | Job::ReadLetters(_) => JobKind::Read,
-            Job::Scrub { .. } | Job::Free(_) => JobKind::Idle,
+            Job::Scrub { .. } | Job::Free { .. } => JobKind::Idle,
             _ => JobKind::Background,
         }
     }
@@ -156,9 +162,11 @@ impl DiskJob {
                 });
                 return JobDone(Done::Compacted { pass, result });
             }
-            Job::Free(nameless) => {
-                nameless.into_iter().for_each(Nameless::free);
-                return JobDone(Done::Freed);
+            Job::Free { nameless, gently } => {
+                let segments = nameless.len();
+                // What is not cut up goes when it is closed.
+                nameless.into_iter().filter(|_| gently).for_each(Nameless::free);
+                return JobDone(Done::Freed { segments });
             }
             Job::ReadDelayed(read) => return JobDone(Done::DelayedRead(read.run())),
             Job::FindDelayed(scan) => return JobDone(Done::DelayedFound(scan.run())),
@@ -195,7 +203,7 @@ impl Job {
             }
             Job::CheckSpace => Done::Space(disk.available_bytes()),
             Job::Compact(..)
-            | Job::Free(_)
+            | Job::Free { .. }
             | Job::ReadDelayed(_)
             | Job::FindDelayed(_)
             | Job::ReadLetters(_) => {
@@ -213,7 +221,7 @@ impl JobDone {
             Done::CommitWritten { .. } => JobKind::Commit,
             Done::NoRoom { job, .. } => job.kind(),
             Done::DelayedRead(_) | Done::DelayedFound(_) | Done::LettersRead(_) => JobKind::Read,
-            Done::Scrubbed(_) | Done::Freed => JobKind::Idle,
+            Done::Scrubbed(_) | Done::Freed { .. } => JobKind::Idle,
             _ => JobKind::Background,
         }
     }
@@ -270,7 +278,7 @@ impl fmt::Debug for DiskJob {
             Job::PreparePiece { number, .. } => write!(f, "PreparePiece({number})"),
             Job::WriteCheckpoint(file) => write!(f, "WriteCheckpoint({})", file.seq()),
             Job::Remove(removal) => write!(f, "Remove({removal:?})"),
-            Job::Free(nameless) => write!(f, "Free({} segments)", nameless.len()),
+            Job::Free { nameless, .. } => write!(f, "Free({} segments)", nameless.len()),
             Job::Sweep(_) => write!(f, "Sweep"),
             Job::Scrub { view, cursor, .. } => write!(f, "Scrub({}, {})", view.partition, cursor.offset()),
             Job::CheckSpace => write!(f, "CheckSpace"),
@@ -291,7 +299,7 @@ impl fmt::Debug for JobDone {
                 write!(f, "CheckpointWritten({seq}, {:?})", result.as_ref().map(drop))
             }
             Done::Removed(result) => write!(f, "Removed({:?})", result.as_ref().map(Vec::len)),
-            Done::Freed => write!(f, "Freed"),
+            Done::Freed { segments } => write!(f, "Freed({segments} segments)"),
             Done::Space(result) => write!(f, "Space({result:?})"),
             Done::Compacted { pass, result } => write!(f, "Compacted({pass:?}, {result:?})"),
             Done::Scrubbed(read) => write!(f, "Scrubbed({}, {} bytes)", read.partition, read.bytes),

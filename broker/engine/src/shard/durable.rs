@@ -18,6 +18,9 @@ use crate::time::Now;
 const IDLE_AFTER_MS: u64 = 1_000;
 /// if it has come this part of the way to the next one.
 const IDLE_FRACTION: u64 = 64;
+/// Segments whose space is given back gently. At full speed a disk cannot do so as fast as producers take it, and it would
+/// fill up with what has no name any more.
+const GENTLE_FREES_MAX: usize = 8;
 
 impl Shard {
     pub(super) fn handle_durable(&mut self, now: Now, seq: CommitSeq) {
@@ -171,10 +174,17 @@ impl Shard {
 
     /// The names are gone; what stood behind them is given back once readers have their new views.
     pub(super) fn handle_removed(&mut self, nameless: Vec<Nameless>) {
-        match nameless.is_empty() {
-            true => self.look_at_space(),
-            false => self.effects.push(Effect::Job(DiskJob(Job::Free(nameless)))),
+        if nameless.is_empty() {
+            return self.look_at_space();
         }
+        self.frees_under_way += nameless.len();
+        let gently = self.frees_under_way <= GENTLE_FREES_MAX && !self.is_short_of_room();
+        self.effects.push(Effect::Job(DiskJob(Job::Free { nameless, gently })));
+    }
+
+    pub(super) fn handle_freed(&mut self, segments: usize) {
+        self.frees_under_way -= segments;
+        self.look_at_space();
     }
 
     fn write_checkpoint(&mut self, mut checkpoint: Checkpoint) {

@@ -167,6 +167,8 @@ pub struct Shard {
     id_clock: IdClock,
     compaction: Compaction,
     space: Space,
+    /// Segments without a name whose space is not given back yet.
+    frees_under_way: usize,
     unwritable: UnwritableLogs,
     checkpoint: Checkpointing,
     tails: Tails,
@@ -406,7 +408,7 @@ impl Shard {
             }
             // A file that stays behind costs space and nothing else; recovery removes it.
             Done::Removed(nameless) => self.handle_removed(nameless.unwrap_or_default()),
-            Done::Freed => self.look_at_space(),
+            Done::Freed { segments } => self.handle_freed(segments),
             Done::Space(available) => self.handle_look(available),
             Done::NoRoom { job, error } => self.handle_no_room(job, &error),
             Done::Compacted { pass, result } => self.handle_compacted(now, pass, result),

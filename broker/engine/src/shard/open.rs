@@ -204,6 +204,7 @@ impl Shard {
             tokens: TokenSource::new(if mutant::is(Mutant::TokensRepeat) { Epoch(1) } else { epoch }),
             unwritable: Default::default(),
             space: Space::new(config.reserve_bytes, disk.available_bytes().ok()),
+            frees_under_way: 0,
             id_clock: IdClock::new(now, state.dedup.clock_ms()),
             disk,
             dir,
