@@ -54,7 +54,7 @@ pub(crate) enum Job {
     /// What a removal left without a name.
     Free {
         nameless: Vec<Nameless>,
-        /// A piece at a time; else as fast as it goes.
+        /// Else as fast as it goes.
         gently: bool,
     },
     Sweep(Sweep),
@@ -164,8 +164,9 @@ impl DiskJob {
             }
             Job::Free { nameless, gently } => {
                 let segments = nameless.len();
-                // What is not cut up goes when it is closed.
-                nameless.into_iter().filter(|_| gently).for_each(Nameless::free);
+                if gently {
+                    nameless.into_iter().for_each(Nameless::free_gently);
+                }
                 return JobDone(Done::Freed { segments });
             }
             Job::ReadDelayed(read) => return JobDone(Done::DelayedRead(read.run())),
@@ -278,7 +279,9 @@ impl fmt::Debug for DiskJob {
             Job::PreparePiece { number, .. } => write!(f, "PreparePiece({number})"),
             Job::WriteCheckpoint(file) => write!(f, "WriteCheckpoint({})", file.seq()),
             Job::Remove(removal) => write!(f, "Remove({removal:?})"),
-            Job::Free { nameless, .. } => write!(f, "Free({} segments)", nameless.len()),
+            Job::Free { nameless, gently } => {
+                write!(f, "Free({} segments, gently: {gently})", nameless.len())
+            }
             Job::Sweep(_) => write!(f, "Sweep"),
             Job::Scrub { view, cursor, .. } => write!(f, "Scrub({}, {})", view.partition, cursor.offset()),
             Job::CheckSpace => write!(f, "CheckSpace"),

@@ -255,3 +255,30 @@ fn what_retention_removes_is_no_backlog_any_more() {
     assert_eq!((row.lag, row.bytes, row.oldest_age_ms), (0, 0, 0));
     assert_eq!((row.arrival_per_s, row.service_per_s), (0.0, 0.0));
 }
+
+/// Cutting a file up takes longer than letting it go: who holds it open sees which it was.
+#[test]
+fn the_space_of_few_segments_is_given_back_gently_and_that_of_many_at_once() {
+    const MIB: u64 = 1 << 20;
+    for (segments, gently) in [(3, true), (12, false)] {
+        let disk = simulated();
+        let mut driver = Driver::open(disk.clone(), START);
+        let config = TopicConfig { segment_bytes: 2 * MIB, ..default_topic_config() };
+        let create = wire::CreateTopic { name: "t".into(), partitions: 1, config: Some(config) };
+        driver.ask(Request::CreateTopic(create)).expect("created");
+        let t = driver.partition("t");
+        let value = "v".repeat(9 * MIB as usize / 10);
+        (0..2 * segments).for_each(|_| _ = driver.produce(t, &[&value]).expect("produced"));
+        let dir = format!("shard-0000/log/{}/{}", t.topic, t.partition);
+        let logs = disk.list(&dir).expect("a directory").into_iter().filter(|e| e.name.ends_with(".log"));
+        let held: Vec<FileRef> = logs
+            .map(|e| disk.open(&format!("{dir}/{}", e.name), OpenMode::Read).expect("it is there"))
+            .collect();
+        assert_eq!(held.len(), segments);
+        driver.ask(Request::DeleteTopic(wire::DeleteTopic { name: "t".into() })).expect("deleted");
+        driver.settle();
+        assert!(disk.list(&dir).is_err(), "it is gone");
+        let cut = held.iter().filter(|file| file.len().expect("a length") <= MIB).count();
+        assert_eq!(cut, if gently { segments } else { 0 }, "of {segments}");
+    }
+}

@@ -94,6 +94,7 @@ async fn serve_one(
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+    use std::time::Instant;
 
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -126,12 +127,15 @@ mod tests {
 
     #[tokio::test]
     async fn who_never_ends_a_request_is_let_go_and_others_have_their_turn() {
-        let (address, _stop, _served) = started(2, Duration::from_millis(300)).await;
+        let headers_within = Duration::from_millis(300);
+        let (address, _stop, _served) = started(2, headers_within).await;
+        let before = Instant::now();
         let (mut slow, mut silent) =
             (TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap());
         slow.write_all(b"GET / HTTP/1.1\r\nHost: ").await.unwrap();
         let answer = timeout(PATIENCE, answer(address)).await.expect("a turn");
         assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("here"), "{answer}");
+        assert!(before.elapsed() >= headers_within, "both places were taken");
         for socket in [&mut slow, &mut silent] {
             let read = timeout(PATIENCE, socket.read_to_end(&mut Vec::new())).await;
             read.expect("it is closed").unwrap();

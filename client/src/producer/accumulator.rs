@@ -133,7 +133,7 @@ impl Accumulator {
             }
         }
         let fresh = waiting.open.is_none();
-        // The batch before was full: so much is made room for at once, since growing copies.
+        // Behind a full batch another is likely: it gets all of its room at once, since growing copies.
         let room = if waiting.full.is_empty() { BATCH_HEADER_BYTES } else { waiting.full_bytes } + bytes;
         let open = waiting.open.get_or_insert_with(|| self.open_batch(message.due, room));
         let index = open.builder.len() as u32;

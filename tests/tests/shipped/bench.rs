@@ -49,3 +49,13 @@ fn what_a_bench_produced_stays_for_the_one_that_reads() {
     assert_eq!(broker.json("topic describe load")["messages"], 1000, "the topic is somebody's");
     assert_eq!(broker.json_lines("group list"), Vec::<Value>::new());
 }
+
+/// By Little's law: who waits for each before the next has waited for all of them. A look at the clock for several
+/// messages must not count the waits of those before.
+#[test]
+fn what_one_at_a_time_waits_is_not_counted_twice() {
+    let broker = Broker::start();
+    let report = bench(&broker, "produce --messages 300 --size 1KiB --inflight 1100", 300, 1024);
+    let each_ms = 1_000.0 / report["messages_per_s"].as_f64().expect("a rate");
+    assert!(report["p50_ms"].as_f64().expect("a median") < 3.0 * each_ms, "{each_ms} ms each: {report}");
+}

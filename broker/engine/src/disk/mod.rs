@@ -8,6 +8,7 @@
 //! above it) has returned.
 
 mod aligned;
+mod errno;
 mod past_cache;
 mod real;
 mod sim;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::fs::{Advice, OFlags};
 
-use super::real::{no_direct, retry_interrupted};
+use super::errno::{no_direct, retry_interrupted};
 use super::{AlignedBytes, DIRECT_ALIGN};
 
 /// Of a device that nobody syncs: a batch of 1 MiB, as clients make them, with its entry's header and the blocks that it

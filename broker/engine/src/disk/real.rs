@@ -13,6 +13,7 @@ use rustix::fs::{Advice, FallocateFlags, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::aligned::is_aligned;
+use super::errno::{is, no_direct, retry_interrupted};
 use super::past_cache::{Syncs, read_uncached};
 use super::{DirEntry, Disk, DiskError, DiskFile, DiskOp, DiskResult, FileRef, OpenMode, check_path};
 
@@ -261,23 +262,6 @@ impl DiskFile for RealFile {
 
     fn as_std_file(&self) -> Option<&File> {
         Some(&self.file)
-    }
-}
-
-pub(super) fn no_direct(error: &io::Error) -> bool {
-    is(error, Errno::INVAL) || is(error, Errno::OPNOTSUPP)
-}
-
-fn is(error: &io::Error, code: Errno) -> bool {
-    error.raw_os_error() == Some(code.raw_os_error())
-}
-
-pub(super) fn retry_interrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    loop {
-        match call() {
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            other => return other,
-        }
     }
 }
 

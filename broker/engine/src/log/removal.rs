@@ -11,6 +11,9 @@ use crate::disk::{Disk, DiskError, DiskResult, FileRef, OpenMode};
 
 /// What is given back at a time.
 const FREED_BYTES: u64 = 1 << 20;
+/// Segments that may wait to be given back like that. At full speed a disk cannot do so as fast as producers take it, and
+/// it would fill up with what has no name any more.
+const GENTLE_MAX: usize = 8;
 
 /// Segments that no log names any more, and other files and directories to be removed.
 #[derive(Default)]
@@ -67,10 +70,10 @@ pub(crate) struct Nameless {
 }
 
 impl Nameless {
-    /// Gives its space back. A power cut may bring the name back and find a shorter file behind it: no log names it then
+    /// Gives its space back a little at a time; dropping it does so as fast as it goes. A power cut may bring the name back and find a shorter file behind it: no log names it then
     /// either. Where somebody still reads an older view of its log, the file stays whole, and goes when
     /// they are done.
-    pub(crate) fn free(self) {
+    pub(crate) fn free_gently(self) {
         if Arc::strong_count(&self.segment) > 1 {
             return;
         }
@@ -84,9 +87,46 @@ impl Nameless {
     }
 }
 
+/// How many segments without a name there are.
+#[derive(Debug, Default)]
+pub(crate) struct Freeing {
+    segments: usize,
+}
+
+impl Freeing {
+    /// So many more. Whether there is time to give them back gently.
+    pub(crate) fn begin(&mut self, segments: usize, short_of_room: bool) -> bool {
+        self.segments += segments;
+        self.segments <= GENTLE_MAX && !short_of_room
+    }
+
+    /// So many are given back.
+    pub(crate) fn end(&mut self, segments: usize) {
+        self.segments -= segments;
+    }
+}
+
 fn gone_is_fine(result: DiskResult<()>) -> DiskResult<()> {
     match result {
         Err(error) if DiskError::is_not_found(&error) => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_time_for_few_and_while_there_is_room() {
+        let mut freeing = Freeing::default();
+        assert!(freeing.begin(GENTLE_MAX - 1, false) && freeing.begin(1, false));
+        assert!(!freeing.begin(1, false), "one too many");
+        freeing.end(1);
+        assert!(!freeing.begin(1, false), "still");
+        freeing.end(3);
+        assert!(!freeing.begin(1, true), "no room");
+        freeing.end(1);
+        assert!(freeing.begin(2, false));
     }
 }

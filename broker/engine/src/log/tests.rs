@@ -227,12 +227,12 @@ fn a_removed_segment_is_cut_up_only_when_nobody_reads_it() {
     };
     let (file, nameless) = remove(Offset(40), sealed[0]);
     let whole = file.len().expect("a length");
-    nameless.into_iter().for_each(Nameless::free);
+    nameless.into_iter().for_each(Nameless::free_gently);
     assert_eq!(file.len().expect("a length"), whole);
     assert_eq!(entries(), 60, "of which the first have no name");
     drop(old_view);
     let (file, nameless) = remove(Offset(60), layout.segment(1).base);
-    nameless.into_iter().for_each(Nameless::free);
+    nameless.into_iter().for_each(Nameless::free_gently);
     assert!(file.len().expect("a length") <= 1 << 20);
 }
 

@@ -18,9 +18,6 @@ use crate::time::Now;
 const IDLE_AFTER_MS: u64 = 1_000;
 /// if it has come this part of the way to the next one.
 const IDLE_FRACTION: u64 = 64;
-/// Segments whose space is given back gently. At full speed a disk cannot do so as fast as producers take it, and it would
-/// fill up with what has no name any more.
-const GENTLE_FREES_MAX: usize = 8;
 
 impl Shard {
     pub(super) fn handle_durable(&mut self, now: Now, seq: CommitSeq) {
@@ -177,13 +174,12 @@ impl Shard {
         if nameless.is_empty() {
             return self.look_at_space();
         }
-        self.frees_under_way += nameless.len();
-        let gently = self.frees_under_way <= GENTLE_FREES_MAX && !self.is_short_of_room();
+        let gently = self.freeing.begin(nameless.len(), self.is_short_of_room());
         self.effects.push(Effect::Job(DiskJob(Job::Free { nameless, gently })));
     }
 
     pub(super) fn handle_freed(&mut self, segments: usize) {
-        self.frees_under_way -= segments;
+        self.freeing.end(segments);
         self.look_at_space();
     }
 

@@ -44,7 +44,7 @@ use crate::disk::{DiskRef, SyncFailed};
 use crate::effect::{Effect, Input};
 use crate::job::Done;
 use crate::journal::{COMMIT_BYTES_MAX, COMMIT_BYTES_SOFT};
-use crate::log::LogWriter;
+use crate::log::{Freeing, LogWriter};
 use crate::mutant::{self, Mutant};
 use crate::queue_group::{Jitter, LeaseTable, TokenSource};
 use crate::request::{ReplyTo, Request, RequestError, Response};
@@ -167,8 +167,7 @@ pub struct Shard {
     id_clock: IdClock,
     compaction: Compaction,
     space: Space,
-    /// Segments without a name whose space is not given back yet.
-    frees_under_way: usize,
+    freeing: Freeing,
     unwritable: UnwritableLogs,
     checkpoint: Checkpointing,
     tails: Tails,

@@ -29,7 +29,7 @@ use crate::journal::{
     COMMIT_BYTES_MAX, CommitBuilder, CommitStamp, Journal, OpenPiece, Pieces, ScanFrom, piece_path, scan,
     sync_pieces,
 };
-use crate::log::{LogLayout, LogWriter};
+use crate::log::{Freeing, LogLayout, LogWriter};
 use crate::mutant::{self, Mutant};
 use crate::queue_group::TokenSource;
 use crate::retention::RetentionClock;
@@ -204,7 +204,7 @@ impl Shard {
             tokens: TokenSource::new(if mutant::is(Mutant::TokensRepeat) { Epoch(1) } else { epoch }),
             unwritable: Default::default(),
             space: Space::new(config.reserve_bytes, disk.available_bytes().ok()),
-            frees_under_way: 0,
+            freeing: Freeing::default(),
             id_clock: IdClock::new(now, state.dedup.clock_ms()),
             disk,
             dir,

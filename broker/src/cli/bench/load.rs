@@ -171,15 +171,11 @@ impl Line {
             let partition = (number / self.run + u64::from(self.first_partition)) % u64::from(partitions);
             let message = Message::new(self.payload(number, intended)).partition(partition as u32);
             let mut enqueue = pin!(producer.enqueue(message));
-            let delivery = match enqueue.as_mut().now_or_never() {
-                Some(delivery) => {
-                    last = Some(intended);
-                    delivery?
-                }
-                None => {
-                    last = None;
-                    enqueue.await?
-                }
+            let at_once = enqueue.as_mut().now_or_never();
+            last = at_once.is_some().then_some(intended);
+            let delivery = match at_once {
+                Some(delivery) => delivery?,
+                None => enqueue.await?,
             };
             if lanes[partition as usize].send((intended, delivery)).is_err() {
                 break; // it failed and says why below
