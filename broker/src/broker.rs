@@ -7,7 +7,6 @@ use tokio::sync::Semaphore;
 
 use crate::config::ServeOptions;
 use crate::data_dir::Format;
-use crate::frame_pool::FramePool;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::records::RecordReader;
@@ -28,8 +27,6 @@ pub(crate) struct Broker {
     pub(crate) inflight: Arc<Semaphore>,
     /// Bytes of large frames that are still being received.
     pub(crate) assembling: Arc<Semaphore>,
-    /// Memory for them.
-    pub(crate) frames: Arc<FramePool>,
     /// The newest epoch among the shards.
     pub(crate) epoch: u64,
 }

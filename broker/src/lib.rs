@@ -13,7 +13,6 @@ mod broker;
 mod clock;
 mod config;
 mod data_dir;
-mod frame_pool;
 #[doc(hidden)]
 pub mod fuzzing;
 mod health;

@@ -121,7 +121,6 @@ pub async fn serve(mut options: ServeOptions) -> Result<Running, ServeError> {
         health: health.clone(),
         inflight,
         assembling,
-        frames: Arc::default(),
         epoch,
     });
     http_state.set_broker(broker.clone());

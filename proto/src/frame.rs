@@ -15,7 +15,7 @@ use prost::Message;
 
 use crate::batch::BATCH_BYTES_MAX;
 use crate::entry::ENTRY_BYTES_MAX;
-use crate::wire;
+use crate::{ReusedBuffer, wire};
 
 /// Size of the two lengths before the envelope.
 pub const FRAME_HEADER_BYTES: usize = 8;
@@ -69,6 +69,45 @@ impl Frame {
         // An empty slice would still keep the buffer alive.
         let attachment = if content.is_empty() { Bytes::new() } else { content };
         Ok(Frame { envelope, attachment })
+    }
+}
+
+/// A large frame while it is read, into memory that is taken for all of it at once and was used before.
+#[derive(Debug)]
+pub struct LargeFrame {
+    /// From its first length field on.
+    buffer: ReusedBuffer,
+    bytes: usize,
+}
+
+impl LargeFrame {
+    /// Of `declared` bytes, as [`FrameDecoder::declared`] says, the first of which are `begun`, length field included.
+    #[must_use]
+    pub fn begin(declared: usize, begun: &[u8]) -> LargeFrame {
+        let bytes = FRAME_LENGTH_BYTES + declared;
+        let mut buffer = ReusedBuffer::with_room(bytes);
+        buffer.extend_from_slice(begun);
+        LargeFrame { buffer, bytes }
+    }
+
+    /// Where the rest is to be put.
+    pub fn rest(&mut self) -> impl BufMut {
+        let missing = self.bytes - self.buffer.len();
+        (&mut *self.buffer).limit(missing)
+    }
+
+    /// Whether all of it is there.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.buffer.len() == self.bytes
+    }
+
+    /// The frame, once it is whole.
+    ///
+    /// # Errors
+    /// As [`Frame::parse`].
+    pub fn parse(self) -> Result<Frame, FrameError> {
+        Frame::parse(self.buffer.freeze(FRAME_LENGTH_BYTES..))
     }
 }
 

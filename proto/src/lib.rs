@@ -2,6 +2,8 @@
 //! No I/O here.
 
 mod batch;
+mod buffer;
+mod checksum;
 mod entry;
 mod frame;
 mod ids;
@@ -12,6 +14,8 @@ mod siphash;
 mod ttl;
 
 pub use batch::*;
+pub use buffer::*;
+pub use checksum::*;
 pub use entry::*;
 pub use frame::*;
 pub use ids::*;

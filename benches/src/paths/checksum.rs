@@ -14,7 +14,7 @@ pub(super) const PATHS: &[Path] =
 
 fn crc32c() -> Round {
     let bytes = payload::bytes(BYTES);
-    Box::new(move || _ = black_box(crc32c::crc32c(black_box(&bytes))))
+    Box::new(move || _ = black_box(dure_proto::crc32c(black_box(&bytes))))
 }
 
 fn crc32() -> Round {

@@ -63,8 +63,8 @@ pub(super) async fn serve(
     // Small answers must not wait for more to come.
     let _ = stream.set_nodelay(true);
     let (read, mut write) = stream.into_split();
-    let (timeout_each, pool) = (broker.options.frame_timeout, broker.frames.clone());
-    let mut frames = FrameReader::new(read, timeout_each, broker.assembling.clone(), pool);
+    let timeout_each = broker.options.frame_timeout;
+    let mut frames = FrameReader::new(read, timeout_each, broker.assembling.clone());
     let greeted = tokio::select! {
         greeted = handshake::greet(&mut frames, broker) => greeted,
         () = stop.cancelled() => return "the broker stops",

@@ -5,14 +5,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
-use dure_proto::{FRAME_HEADER_BYTES, FRAME_LENGTH_BYTES, Frame, FrameDecoder, FrameError, HELLO_BYTES_MAX};
+use bytes::BytesMut;
+use dure_proto::{
+    FRAME_HEADER_BYTES, FRAME_LENGTH_BYTES, Frame, FrameDecoder, FrameError, HELLO_BYTES_MAX, LargeFrame,
+};
 use tokio::io::AsyncReadExt;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
-
-use crate::frame_pool::FramePool;
 
 /// Room made before each read.
 const READ_BYTES_MIN: usize = 8 << 10;
@@ -26,7 +26,6 @@ pub(super) struct FrameReader {
     decoder: FrameDecoder,
     frame_timeout: Duration,
     assembling: Arc<Semaphore>,
-    pool: Arc<FramePool>,
 }
 
 /// A frame, what it took, and its room while it was read.
@@ -56,10 +55,9 @@ impl FrameReader {
         stream: OwnedReadHalf,
         frame_timeout: Duration,
         assembling: Arc<Semaphore>,
-        pool: Arc<FramePool>,
     ) -> FrameReader {
         let decoder = FrameDecoder::new(HELLO_BYTES_MAX);
-        FrameReader { stream, buffer: BytesMut::new(), decoder, frame_timeout, assembling, pool }
+        FrameReader { stream, buffer: BytesMut::new(), decoder, frame_timeout, assembling }
     }
 
     /// The Hello has passed.
@@ -100,23 +98,17 @@ impl FrameReader {
     async fn next_large(&mut self, declared: usize) -> Result<Received, FrameFault> {
         let permits = u32::try_from(declared).expect("the decoder checked the limit");
         let assembly = self.assembling.clone().acquire_many_owned(permits).await.expect("never closed");
-        let length = FRAME_LENGTH_BYTES + declared;
-        let mut frame = self.pool.take(length);
-        let begun = self.buffer.split_to(self.buffer.len().min(length));
-        frame.bytes.extend_from_slice(&begun);
-        drop(begun);
+        let begun = self.buffer.len().min(FRAME_LENGTH_BYTES + declared);
+        let mut frame = LargeFrame::begin(declared, &self.buffer.split_to(begun));
         let deadline = Instant::now() + self.frame_timeout;
-        while frame.bytes.len() < length {
-            let missing = length - frame.bytes.len();
-            let mut rest = (&mut frame.bytes).limit(missing);
-            match timeout_at(deadline, self.stream.read_buf(&mut rest)).await {
+        while !frame.is_whole() {
+            match timeout_at(deadline, self.stream.read_buf(&mut frame.rest())).await {
                 Err(_) => return Err(FrameFault::TooSlow(self.frame_timeout)),
                 Ok(Ok(0)) => return Err(FrameFault::CutOff),
                 Ok(read) => _ = read?,
             }
         }
-        let frame = Frame::parse(frame.freeze(FRAME_LENGTH_BYTES))?;
-        Ok(Received { frame, bytes: declared, assembly: Some(assembly) })
+        Ok(Received { frame: frame.parse()?, bytes: declared, assembly: Some(assembly) })
     }
 
     /// Throws away what still comes, so that closing does not reset the connection under an error that is on its way.

@@ -7,7 +7,7 @@ use super::{
     BATCH_BYTES_MAX, BATCH_HEADER_BYTES, BATCH_RECORDS_MAX, BatchError, BatchHeader, Compression,
     LEADER_EPOCH_NONE, ProducerStamp, Records, compress,
 };
-use crate::Offset;
+use crate::{Offset, ReusedBuffer};
 
 /// Collects records and encodes them as one batch.
 ///
@@ -16,7 +16,7 @@ use crate::Offset;
 pub struct BatchBuilder {
     compression: Compression,
     /// Room for the header, then the encoded records. Empty until the first record.
-    buffer: Vec<u8>,
+    buffer: ReusedBuffer,
     records: u32,
     base_timestamp_ms: i64,
     max_timestamp_ms: i64,
@@ -39,7 +39,7 @@ impl BatchBuilder {
     pub fn with_room(compression: Compression, bytes: usize) -> BatchBuilder {
         BatchBuilder {
             compression,
-            buffer: Vec::with_capacity(bytes),
+            buffer: ReusedBuffer::with_room(bytes),
             records: 0,
             base_timestamp_ms: 0,
             max_timestamp_ms: 0,
@@ -142,7 +142,7 @@ impl BatchBuilder {
             Some(mut batch) => {
                 // A queue of finished batches should hold what they take, not what they could have taken.
                 batch.shrink_to_fit();
-                (self.compression, batch)
+                (self.compression, ReusedBuffer::from(batch))
             }
             None => (Compression::None, self.buffer),
         };
@@ -160,7 +160,7 @@ impl BatchBuilder {
             producer,
         };
         header.write(&mut batch);
-        Bytes::from(batch)
+        batch.freeze(..)
     }
 
     fn append<'a>(

@@ -38,7 +38,7 @@ mod records;
 mod sparse;
 mod varint;
 
-use crate::{Offset, ProducerId, Sequence};
+use crate::{Offset, ProducerId, Sequence, crc32c};
 
 pub use build::BatchBuilder;
 pub use compress::{Compression, CompressionParseError};
@@ -234,7 +234,7 @@ impl BatchHeader {
         if header.compression == Compression::None {
             header.check_count_fits(batch_bytes - BATCH_HEADER_BYTES)?;
         }
-        let computed = crc32c::crc32c(&batch[CHECKED_FROM..]);
+        let computed = crc32c(&batch[CHECKED_FROM..]);
         if computed != header.checksum {
             return Err(BatchError::Checksum { stored: header.checksum, computed });
         }
@@ -277,7 +277,7 @@ impl BatchHeader {
         batch[51..53].copy_from_slice(&epoch.to_be_bytes());
         batch[53..57].copy_from_slice(&sequence.to_be_bytes());
         batch[57..61].copy_from_slice(&self.record_count.to_be_bytes());
-        let checksum = crc32c::crc32c(&batch[CHECKED_FROM..]);
+        let checksum = crc32c(&batch[CHECKED_FROM..]);
         batch[17..21].copy_from_slice(&checksum.to_be_bytes());
     }
 

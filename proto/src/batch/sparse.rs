@@ -6,7 +6,7 @@
 //! offsets of those that stood behind it and are gone. Whoever meets a gap meets damage.
 
 use super::{BATCH_HEADER_BYTES, BatchError, BatchHeader, CHECKED_FROM, Compression, Records, compress};
-use crate::Offset;
+use crate::{Offset, crc32c};
 
 impl Records {
     /// The batch without the records for which `keep` says no, by index: the same offsets, the same codec where it
@@ -76,7 +76,7 @@ pub fn extend_batch(batch: &mut [u8], offset_count: u32) -> Result<(), BatchErro
     assert!(offset_count >= header.offset_count, "{} offsets become {offset_count}", header.offset_count);
     let last_offset_delta = i32::try_from(offset_count - 1).expect("as many offsets as a batch can take");
     batch[23..27].copy_from_slice(&last_offset_delta.to_be_bytes());
-    let checksum = crc32c::crc32c(&batch[CHECKED_FROM..]);
+    let checksum = crc32c(&batch[CHECKED_FROM..]);
     batch[17..21].copy_from_slice(&checksum.to_be_bytes());
     Ok(())
 }

@@ -5,7 +5,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dure_proto::{ENTRY_BYTES_MAX, ENTRY_HEADER_BYTES, EntryHeader, Offset, TopicPartition, verify_entry};
+use dure_proto::{
+    ENTRY_BYTES_MAX, ENTRY_HEADER_BYTES, EntryHeader, Offset, ReusedBuffer, TopicPartition, verify_entry,
+};
 
 use super::late::{self, LateEntry};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentFiles, SegmentId};
@@ -344,7 +346,7 @@ impl SegmentRead<'_> {
     /// Up to `want` bytes from a position on; `None` if the disk would have to be waited for.
     fn chunk(&self, position: u64, want: usize, wait: Wait) -> DiskResult<Option<Bytes>> {
         let length = want.min(self.bytes.saturating_sub(position) as usize);
-        let mut chunk = vec![0; length];
+        let mut chunk = ReusedBuffer::of_length(length);
         let file = self.segment.data()?;
         match wait {
             Wait::MayWait => {
@@ -360,7 +362,7 @@ impl SegmentRead<'_> {
                 _ => return Ok(None),
             },
         }
-        Ok(Some(chunk.into()))
+        Ok(Some(chunk.freeze(..)))
     }
 
     /// The whole, valid entries at the start of a chunk, without those that lie below the offset wanted.
