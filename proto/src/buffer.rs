@@ -1,7 +1,7 @@
 //! Memory of large buffers, used again. An allocator gives blocks of this size back to the system, which then has to find,
 //! clear and map each page anew: that costs as much as what is done with them.
 
-use std::ops::{Deref, DerefMut, RangeBounds};
+use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -30,22 +30,27 @@ impl ReusedBuffer {
     }
 
     /// One of this length, in bytes, to be written over: it holds zeroes, or what was in it before.
+    #[inline]
     #[must_use]
     pub fn of_length(bytes: usize) -> ReusedBuffer {
-        let mut buffer = ReusedBuffer { bytes: KEPT.take(bytes) };
-        buffer.resize(bytes, 0);
-        buffer
+        let bytes = match bytes {
+            STEP_BYTES.. => {
+                let mut reused = KEPT.take(bytes);
+                reused.resize(bytes, 0);
+                reused
+            }
+            _ => vec![0; bytes],
+        };
+        ReusedBuffer { bytes }
     }
 
-    /// A part of what it holds, to be shared; its memory goes when the last reference to it goes.
-    ///
-    /// # Panics
-    /// If the range reaches beyond its end.
+    /// What it holds, to be shared; its memory goes when the last reference to it goes.
+    #[inline]
     #[must_use]
-    pub fn freeze(mut self, range: impl RangeBounds<usize>) -> Bytes {
+    pub fn freeze(mut self) -> Bytes {
         match self.bytes.capacity() {
-            STEP_BYTES.. => Bytes::from_owner(self).slice(range),
-            _ => Bytes::from(std::mem::take(&mut self.bytes)).slice(range),
+            STEP_BYTES.. => Bytes::from_owner(self),
+            _ => Bytes::from(std::mem::take(&mut self.bytes)),
         }
     }
 }
@@ -85,8 +90,11 @@ impl AsRef<[u8]> for ReusedBuffer {
 }
 
 impl Drop for ReusedBuffer {
+    #[inline]
     fn drop(&mut self) {
-        KEPT.put(std::mem::take(&mut self.bytes));
+        if self.bytes.capacity() >= STEP_BYTES {
+            KEPT.put(std::mem::take(&mut self.bytes));
+        }
     }
 }
 
@@ -114,9 +122,6 @@ impl Kept {
     }
 
     fn put(&self, buffer: Vec<u8>) {
-        if buffer.capacity() < STEP_BYTES {
-            return;
-        }
         let mut buffers = self.buffers();
         if buffers.iter().map(Vec::capacity).sum::<usize>() + buffer.capacity() <= KEPT_BYTES_MAX {
             buffers.push(buffer);
@@ -161,10 +166,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_large_and_bounded() {
+    fn what_is_kept_is_bounded() {
         let kept = kept();
-        kept.put(kept.take(STEP_BYTES - 1));
-        assert_eq!(capacities(&kept), []);
         let many: Vec<Vec<u8>> = (0..20).map(|_| kept.take(1 << 20)).collect();
         many.into_iter().for_each(|buffer| kept.put(buffer));
         assert_eq!(capacities(&kept), [1 << 20; KEPT_BYTES_MAX >> 20]);
@@ -180,14 +183,15 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_it_is_shared_and_a_copy_is_its_own() {
+    fn what_it_holds_is_shared_and_a_copy_is_its_own() {
         for bytes in [10, 2 * STEP_BYTES] {
             let mut buffer = ReusedBuffer::of_length(bytes);
             assert_eq!(buffer.len(), bytes);
             buffer[..4].copy_from_slice(b"abcd");
             let copy = buffer.clone();
-            let part = buffer.freeze(1..3);
-            assert_eq!((&part[..], &copy[..4], copy.len()), (&b"bc"[..], &b"abcd"[..], bytes));
+            let shared = buffer.freeze();
+            assert_eq!((&shared.slice(1..3)[..], shared.len()), (&b"bc"[..], bytes));
+            assert_eq!((&copy[..4], copy.len()), (&b"abcd"[..], bytes));
         }
         assert!(ReusedBuffer::with_room(STEP_BYTES).is_empty());
     }

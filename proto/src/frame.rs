@@ -107,7 +107,9 @@ impl LargeFrame {
     /// # Errors
     /// As [`Frame::parse`].
     pub fn parse(self) -> Result<Frame, FrameError> {
-        Frame::parse(self.buffer.freeze(FRAME_LENGTH_BYTES..))
+        let mut frame = self.buffer.freeze();
+        frame.advance(FRAME_LENGTH_BYTES);
+        Frame::parse(frame)
     }
 }
 

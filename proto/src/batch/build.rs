@@ -160,7 +160,7 @@ impl BatchBuilder {
             producer,
         };
         header.write(&mut batch);
-        batch.freeze(..)
+        batch.freeze()
     }
 
     fn append<'a>(

@@ -362,7 +362,7 @@ impl SegmentRead<'_> {
                 _ => return Ok(None),
             },
         }
-        Ok(Some(chunk.freeze(..)))
+        Ok(Some(chunk.freeze()))
     }
 
     /// The whole, valid entries at the start of a chunk, without those that lie below the offset wanted.
