@@ -386,7 +386,7 @@ fn an_index_is_as_it_was() {
     let disk = RealDisk::open(dir.path()).expect("a disk");
     let mut index = IndexWriter::open(&disk, "i", BASE, 0).expect("an index");
     for (position, offset, append_time_ms) in INDEXED {
-        index.note(position, offset, append_time_ms).expect("written");
+        index.note([(position, offset, append_time_ms)]).expect("written");
     }
     check("index-v1.hex", &disk.read_past_cache("i").expect("read"));
 

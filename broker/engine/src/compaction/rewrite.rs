@@ -159,7 +159,7 @@ impl Rewriting {
     }
 
     fn write(&mut self, header: &EntryHeader, batch: &[u8]) -> DiskResult<()> {
-        self.index.note(self.meta.bytes, header.base_offset, header.append_time_ms)?;
+        self.index.note([(self.meta.bytes, header.base_offset, header.append_time_ms)])?;
         self.buffer.extend_from_slice(&header.encode());
         self.buffer.extend_from_slice(batch);
         self.meta.bytes += (ENTRY_HEADER_BYTES + batch.len()) as u64;

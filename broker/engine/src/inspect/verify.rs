@@ -294,7 +294,7 @@ fn rebuild_index(disk: &dyn Disk, log_dir: &str, id: SegmentId) -> DiskResult<()
     let mut index = IndexWriter::open(disk, &path, id.base, 0)?;
     while let Some(found) = walk.next()? {
         if let Found::Entry { position, header, .. } = found {
-            index.note(position, header.base_offset, header.append_time_ms)?;
+            index.note([(position, header.base_offset, header.append_time_ms)])?;
         }
     }
     Ok(())

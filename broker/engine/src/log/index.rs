@@ -117,16 +117,24 @@ impl IndexWriter {
         })
     }
 
-    /// Takes note of an entry of the segment, if it is far enough from the last one indexed.
-    pub(crate) fn note(&mut self, position: u64, offset: Offset, append_time_ms: u64) -> DiskResult<()> {
-        self.largest_ms = self.largest_ms.max(append_time_ms);
-        if position < self.next_position {
+    /// Takes note of entries of the segment, in order and each with its position, offset and append time, of those that are
+    /// far enough from the last one indexed.
+    pub(crate) fn note(&mut self, entries: impl IntoIterator<Item = (u64, Offset, u64)>) -> DiskResult<()> {
+        let (mut noted, mut next_position) = (Vec::new(), self.next_position);
+        for (position, offset, append_time_ms) in entries {
+            self.largest_ms = self.largest_ms.max(append_time_ms);
+            if position >= next_position {
+                let entry = IndexEntry { offset, position, largest_ms: self.largest_ms };
+                noted.extend_from_slice(&entry.encode(self.base));
+                next_position = position + INTERVAL_BYTES;
+            }
+        }
+        if noted.is_empty() {
             return Ok(());
         }
-        let entry = IndexEntry { offset, position, largest_ms: self.largest_ms };
-        self.file.write_all_at(self.length, &entry.encode(self.base))?;
-        self.length += ENTRY_BYTES as u64;
-        self.next_position = position + INTERVAL_BYTES;
+        self.file.write_all_at(self.length, &noted)?;
+        self.length += noted.len() as u64;
+        self.next_position = next_position;
         Ok(())
     }
 }
@@ -227,7 +235,7 @@ mod tests {
         let disk = RealDisk::open(dir.path()).expect("a disk");
         let mut writer = IndexWriter::open(&disk, "i", Offset(100), 0).expect("an index");
         for i in 0..100 {
-            writer.note(64 + i * 5000, Offset(100 + i * 10), 1000 + i).expect("written");
+            writer.note([(64 + i * 5000, Offset(100 + i * 10), 1000 + i)]).expect("written");
         }
         let index = SegmentIndex::open_sealed(&disk, "i", Offset(100));
         assert_eq!(index.before_offset(Offset(100)), 64);
@@ -255,10 +263,10 @@ mod tests {
         let disk = RealDisk::open(dir.path()).expect("a disk");
         let mut writer = IndexWriter::open(&disk, "i", Offset(0), 0).expect("an index");
         for i in 0..10 {
-            writer.note(64 + i * 5000, Offset(i), 7).expect("written");
+            writer.note([(64 + i * 5000, Offset(i), 7)]).expect("written");
         }
         let mut writer = IndexWriter::open(&disk, "i", Offset(0), 64 + 3 * 5000).expect("an index");
-        writer.note(64 + 3 * 5000, Offset(33), 8).expect("written");
+        writer.note([(64 + 3 * 5000, Offset(33), 8)]).expect("written");
         let index = SegmentIndex::read(&disk, "i", Offset(0));
         let fourth = index.entries().nth(3).flatten().expect("an entry");
         assert_eq!((fourth.offset, fourth.largest_ms), (Offset(33), 8));

@@ -7,6 +7,7 @@ mod late;
 mod layout;
 mod mapped;
 mod removal;
+mod run;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ pub(crate) use index::{IndexEntry, IndexWriter, SegmentIndex, is_index_of};
 pub(crate) use late::{LateEntry, written};
 pub(crate) use layout::{LogLayout, Placement, SegmentMeta};
 pub(crate) use removal::{Freeing, Nameless, Removal};
+pub(crate) use run::{EntryRun, PlacedEntry};
 pub(crate) use segment::segment_header;
 pub(crate) use segment::{
     SEGMENT_HEADER_BYTES, SegmentId, header_of, index_path, is_header_of, log_dir, segment_of, segment_path,

@@ -24,6 +24,7 @@ use std::sync::OnceLock;
 use dure_proto::{Offset, PartitionId, TopicId, TopicPartition};
 
 use super::index::{IndexWriter, SegmentIndex};
+use super::run::{EntryRun, PlacedEntry};
 use crate::disk::{Disk, DiskRef, DiskResult, FileRef, OpenMode};
 
 /// Length of a segment's header.
@@ -188,18 +189,16 @@ impl SegmentWriter {
         &self.data
     }
 
-    /// Writes one entry, header and batch, where the layout placed it.
-    pub(crate) fn write(
-        &mut self,
-        position: u64,
-        entry: &[u8],
-        base: Offset,
-        append_time_ms: u64,
-    ) -> DiskResult<()> {
-        self.data.write_all_at(position, entry)?;
-        self.send_out(position + entry.len() as u64);
+    /// Writes entries where the layout placed them.
+    pub(crate) fn write(&mut self, run: &EntryRun<'_>) -> DiskResult<()> {
+        let position = run.first().placement.position;
+        self.data.write_all_at(position, &run.bytes())?;
+        self.send_out(position + run.len());
+        let noted = run.entries().iter().map(|PlacedEntry { placement, header, .. }| {
+            (placement.position, header.base_offset, header.append_time_ms)
+        });
         // A hint that cannot be written is done without; the next one comes in its place.
-        let _ = self.index.note(position, base, append_time_ms);
+        let _ = self.index.note(noted);
         Ok(())
     }
 
@@ -218,6 +217,7 @@ impl SegmentWriter {
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use super::super::run::tests as run;
     use super::*;
     use crate::disk::{DiskFile, SimDisk};
 
@@ -267,8 +267,8 @@ mod tests {
         let index = IndexWriter::open(&disk, "index", Offset(0), 0).unwrap();
         let mut writer = SegmentWriter { base: Offset(0), data: noting.clone(), index, sent_out: 0 };
         let mut position = 0;
-        for (at, bytes) in [PIECE - 1, 2, 10, 3 * PIECE].into_iter().enumerate() {
-            writer.write(position, &vec![7; bytes as usize], Offset(at as u64), 0).unwrap();
+        for bytes in [PIECE - 1, 2, 10, 3 * PIECE] {
+            writer.write(&EntryRun::of(run::LOG, run::at(position, &vec![7; bytes as usize]))).unwrap();
             position += bytes;
         }
         // Whole pieces, each once: a page that is not full yet would have to be written again.

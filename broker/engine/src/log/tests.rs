@@ -9,21 +9,25 @@ use dure_proto::{
 };
 
 use super::{
-    Cursor, DirtyFile, LateEntry, LogLayout, LogView, LogWriter, Nameless, Placement, ReadOutcome,
-    SEGMENT_HEADER_BYTES, SegmentId, Wait, WrittenPart, log_dir, segment_path, written,
+    Cursor, DirtyFile, EntryRun, LateEntry, LogLayout, LogView, LogWriter, Nameless, PlacedEntry, Placement,
+    ReadOutcome, SEGMENT_HEADER_BYTES, SegmentId, Wait, WrittenPart, log_dir, segment_path, written,
 };
 use crate::disk::{Disk, DiskRef, OpenMode, SimDisk};
 use crate::inspect::dump;
 
 const PARTITION: TopicPartition = TopicPartition { topic: TopicId(1), partition: PartitionId(0) };
 
-fn entry(base: u64, value: &[u8]) -> (EntryHeader, Vec<u8>) {
+pub(super) fn entry(base: u64, value: &[u8]) -> (EntryHeader, Vec<u8>) {
     let mut builder = BatchBuilder::new(Compression::None);
     builder.push(None, Some(value), &[], 0).expect("fits");
     let mut batch = builder.build(None).to_vec();
     let header = EntryHeader::for_batch(&BatchHeader::parse(&batch).expect("a batch"), Offset(base), 5, 1);
     patch_base(&mut batch, Offset(base), 1);
     (header, [&header.encode()[..], &batch].concat())
+}
+
+fn write(writer: &mut LogWriter, placement: Placement, header: EntryHeader, bytes: &[u8]) {
+    writer.write(&EntryRun::of(PARTITION, PlacedEntry { placement, header, bytes }));
 }
 
 /// A log of these messages, and where each entry begins in its one segment.
@@ -38,7 +42,7 @@ fn log(values: &[&[u8]]) -> (SimDisk, LogView, Vec<u64>) {
         let (header, bytes) = entry(base as u64, value);
         let placement = layout.append(&header, &config);
         positions.push(placement.position);
-        writer.write(placement, &header, &bytes);
+        write(&mut writer, placement, header, &bytes);
     }
     disk.open(&path(), OpenMode::ReadWrite).and_then(|file| file.sync()).expect("synced");
     (disk, writer.view(), positions)
@@ -117,7 +121,7 @@ fn misplaced(entries: &[(u64, u64)]) -> (SimDisk, LogView) {
     for (base, before) in entries {
         let (header, bytes) = entry(*base, b"value");
         let placement = Placement { segment: Offset::ZERO, position: position + before };
-        writer.write(placement, &header, &bytes);
+        write(&mut writer, placement, header, &bytes);
         position = placement.position + bytes.len() as u64;
     }
     (disk, writer.view())
@@ -211,7 +215,7 @@ fn a_removed_segment_is_cut_up_only_when_nobody_reads_it() {
     let config = TopicConfig { segment_bytes: 3 << 20, ..TopicConfig::default() };
     for base in 0..60 {
         let (header, bytes) = entry(base, &vec![b'v'; 100_000]);
-        writer.write(layout.append(&header, &config), &header, &bytes);
+        write(&mut writer, layout.append(&header, &config), header, &bytes);
     }
     let path = |base| segment_path(&log_dir("shard-0000", PARTITION), SegmentId::appended(base));
     let sealed: Vec<Offset> = layout.sealed().map(|segment| segment.base).collect();
@@ -246,7 +250,7 @@ fn a_checkpoint_is_told_which_part_of_a_segment_was_written_since_the_last() {
     for base in 0..3 {
         let (header, bytes) = entry(base, b"message");
         let placement = layout.append(&header, &config);
-        writer.write(placement, &header, &bytes);
+        write(&mut writer, placement, header, &bytes);
         let (dirty, _) = writer.take_dirty();
         let parts: Vec<_> = dirty.iter().map(DirtyFile::part).collect();
         let bytes = bytes.len() as u64;

@@ -9,6 +9,7 @@ use dure_proto::{EntryHeader, Offset, TopicPartition};
 use super::late::{self, LateEntry};
 use super::layout::{LogLayout, Placement, SegmentMeta};
 use super::removal::Removal;
+use super::run::{EntryRun, PlacedEntry};
 use super::segment::{SegmentFiles, SegmentId, SegmentWriter, index_path, log_dir, segment_path};
 use super::view::{Cursor, LogView, SegmentView, Wait};
 use crate::disk::{DiskError, DiskRef, DiskResult, FileRef};
@@ -105,18 +106,20 @@ impl LogWriter {
         self.high_watermark
     }
 
-    /// Writes a durable entry where the layout placed it. If the disk does not take it, it is late.
-    pub(crate) fn write(&mut self, placement: Placement, header: &EntryHeader, entry: &[u8]) {
+    /// Writes durable entries where the layout placed them. If the disk does not take them, they are late.
+    pub(crate) fn write(&mut self, run: &EntryRun<'_>) {
         if self.late_for.is_none() {
             self.write_late(u64::MAX);
         }
         if self.late.is_empty() {
-            match self.put(placement, header, entry) {
+            match self.put(run) {
                 Ok(()) => return,
                 Err(error) => self.late_for = Some(error),
             }
         }
-        self.keep(placement, header, Bytes::copy_from_slice(entry));
+        for entry in run.entries() {
+            self.keep(entry.placement, &entry.header, Bytes::copy_from_slice(entry.bytes));
+        }
     }
 
     /// Takes a durable entry behind everything else and leaves it late.
@@ -154,7 +157,8 @@ impl LogWriter {
         while written < bytes_max
             && let Some(LateEntry { placement, header, bytes }) = self.late.front().cloned()
         {
-            if let Err(error) = self.put(placement, &header, &bytes) {
+            let entry = PlacedEntry { placement, header, bytes: &bytes };
+            if let Err(error) = self.put(&EntryRun::of(self.partition, entry)) {
                 self.late_for = Some(error);
                 break;
             }
@@ -165,20 +169,20 @@ impl LogWriter {
         written
     }
 
-    fn put(&mut self, placement: Placement, header: &EntryHeader, entry: &[u8]) -> DiskResult<()> {
+    fn put(&mut self, run: &EntryRun<'_>) -> DiskResult<()> {
+        let placement = run.first().placement;
         if self.active.as_ref().is_none_or(|active| active.base != placement.segment) {
             self.open(placement)?;
         }
-        let active = self.active.as_mut().expect("just opened");
-        active.write(placement.position, entry, header.base_offset, header.append_time_ms)?;
-        let upto = placement.position + entry.len() as u64;
+        self.active.as_mut().expect("just opened").write(run)?;
+        let upto = placement.position + run.len();
         if let Some(dirty) = self.dirty.last_mut() {
             dirty.upto = upto;
         }
         let last = self.segments.back_mut().expect("the active segment is the last one");
         last.bytes = upto;
-        last.end = header.end_offset();
-        self.high_watermark = header.end_offset();
+        last.end = run.last().header.end_offset();
+        self.high_watermark = last.end;
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use crate::backup::BackupContent;
 use crate::checkpoint::CheckpointFile;
 use crate::effect::Effect;
 use crate::job::{DiskJob, Job};
-use crate::log::{DirtyFile, LogWriter, Nameless, Removal, log_dir};
+use crate::log::{DirtyFile, EntryRun, LogWriter, Nameless, PlacedEntry, Removal, log_dir};
 use crate::mutant::{self, Mutant};
 use crate::request::RequestError;
 use crate::time::Now;
@@ -79,16 +79,19 @@ impl Shard {
     fn carry_out(&mut self, commit: DurableCommit) {
         let mut touched: Vec<TopicPartition> = Vec::new();
         let mut answers: Vec<Effect> = Vec::new();
+        let mut run: Option<EntryRun<'_>> = None;
         for step in commit.steps {
+            if !matches!(step, Step::Append { .. } | Step::Effect(_)) {
+                touched.extend(self.write_entries(run.take()));
+            }
             match step {
                 Step::Append { partition, placement, header, range } => {
-                    let written = range.len() as u64;
-                    // The topic may have been deleted in the same commit.
-                    let Some(writer) = self.writers.get_mut(&partition) else { continue };
-                    writer.write(placement, &header, &commit.bytes[range]);
-                    self.space.wrote(written);
-                    self.note_late(partition);
-                    touched.push(partition);
+                    let entry = PlacedEntry { placement, header, bytes: &commit.bytes[range] };
+                    let alone = run.as_mut().map_or(Err(entry), |run| run.push(partition, entry));
+                    if let Err(entry) = alone {
+                        let before = run.replace(EntryRun::of(partition, entry));
+                        touched.extend(self.write_entries(before));
+                    }
                 }
                 Step::OpenLog(partition) => {
                     let layout = crate::log::LogLayout::new();
@@ -124,6 +127,7 @@ impl Shard {
                 Step::Effect(effect) => answers.push(effect),
             }
         }
+        touched.extend(self.write_entries(run));
         // Whoever is told that something is done finds it when they look.
         self.publish(touched);
         self.effects.extend(answers);
@@ -131,6 +135,15 @@ impl Shard {
         if let Some(checkpoint) = commit.checkpoint {
             self.write_checkpoint(*checkpoint);
         }
+    }
+
+    /// Returns the log that they were written to, unless its topic was deleted in the same commit.
+    fn write_entries(&mut self, run: Option<EntryRun<'_>>) -> Option<TopicPartition> {
+        let run = run?;
+        self.writers.get_mut(&run.partition)?.write(&run);
+        self.space.wrote(run.len());
+        self.note_late(run.partition);
+        Some(run.partition)
     }
 
     fn publish(&mut self, mut touched: Vec<TopicPartition>) {

@@ -1,0 +1,128 @@
+//! Small entries that lie one behind the other are written together: the system takes about as long for one of them as for
+//! all, and with many producers a commit has many.
+
+use std::borrow::Cow;
+
+use dure_proto::{EntryHeader, TopicPartition};
+
+use super::layout::Placement;
+
+/// Above this an entry is written by itself: gathering copies.
+const SMALL_BYTES_MAX: usize = 16 << 10;
+/// What is gathered.
+const RUN_BYTES_MAX: usize = 256 << 10;
+
+/// A durable entry and where the layout placed it.
+#[derive(Clone, Copy)]
+pub(crate) struct PlacedEntry<'a> {
+    pub(crate) placement: Placement,
+    pub(crate) header: EntryHeader,
+    /// Header and batch.
+    pub(crate) bytes: &'a [u8],
+}
+
+impl PlacedEntry<'_> {
+    fn is_small(&self) -> bool {
+        self.bytes.len() <= SMALL_BYTES_MAX
+    }
+}
+
+/// Entries of one log, each right behind the one before. Never empty.
+pub(crate) struct EntryRun<'a> {
+    pub(crate) partition: TopicPartition,
+    entries: Vec<PlacedEntry<'a>>,
+    bytes: usize,
+}
+
+impl<'a> EntryRun<'a> {
+    pub(crate) fn of(partition: TopicPartition, entry: PlacedEntry<'a>) -> EntryRun<'a> {
+        EntryRun { partition, bytes: entry.bytes.len(), entries: vec![entry] }
+    }
+
+    /// Adds an entry, or gives it back if it cannot be written with these.
+    pub(crate) fn push(
+        &mut self,
+        partition: TopicPartition,
+        entry: PlacedEntry<'a>,
+    ) -> Result<(), PlacedEntry<'a>> {
+        let Placement { segment, position } = self.first().placement;
+        let end = Placement { segment, position: position + self.bytes as u64 };
+        let follows = partition == self.partition && entry.placement == end;
+        let small = entry.is_small() && self.last().is_small();
+        if !follows || !small || self.bytes + entry.bytes.len() > RUN_BYTES_MAX {
+            return Err(entry);
+        }
+        self.bytes += entry.bytes.len();
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    pub(crate) fn entries(&self) -> &[PlacedEntry<'a>] {
+        &self.entries
+    }
+
+    pub(crate) fn first(&self) -> &PlacedEntry<'a> {
+        self.entries.first().expect("never empty")
+    }
+
+    pub(crate) fn last(&self) -> &PlacedEntry<'a> {
+        self.entries.last().expect("never empty")
+    }
+
+    /// How long they are together.
+    pub(crate) fn len(&self) -> u64 {
+        self.bytes as u64
+    }
+
+    /// All of them, as they lie in the segment.
+    pub(crate) fn bytes(&self) -> Cow<'a, [u8]> {
+        match &self.entries[..] {
+            [entry] => Cow::Borrowed(entry.bytes),
+            entries => {
+                let mut gathered = Vec::with_capacity(self.bytes);
+                entries.iter().for_each(|entry| gathered.extend_from_slice(entry.bytes));
+                Cow::Owned(gathered)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use dure_proto::{Offset, PartitionId, TopicId};
+
+    use super::*;
+
+    pub(in crate::log) const LOG: TopicPartition =
+        TopicPartition { topic: TopicId(1), partition: PartitionId(0) };
+
+    pub(in crate::log) fn at(position: u64, bytes: &[u8]) -> PlacedEntry<'_> {
+        let header = EntryHeader::parse(&crate::log::tests::entry(0, b"v").1).expect("an entry");
+        PlacedEntry { placement: Placement { segment: Offset(0), position }, header, bytes }
+    }
+
+    #[test]
+    fn small_ones_that_follow_are_gathered_in_order() {
+        let mut run = EntryRun::of(LOG, at(64, b"abc"));
+        assert!(matches!(run.bytes(), Cow::Borrowed(b"abc")), "one alone is not copied");
+        assert!(run.push(LOG, at(67, b"de")).is_ok() && run.push(LOG, at(69, b"f")).is_ok());
+        assert_eq!((&run.bytes()[..], run.len(), run.entries().len()), (&b"abcdef"[..], 6, 3));
+    }
+
+    #[test]
+    fn what_lies_elsewhere_is_large_or_too_much_is_not_written_with_them() {
+        let mut run = EntryRun::of(LOG, at(64, b"abc"));
+        let other = TopicPartition { partition: PartitionId(1), ..LOG };
+        let large = vec![0; SMALL_BYTES_MAX + 1];
+        let next_segment =
+            PlacedEntry { placement: Placement { segment: Offset(9), position: 67 }, ..at(67, b"d") };
+        assert!(run.push(other, at(67, b"d")).is_err() && run.push(LOG, at(68, b"d")).is_err());
+        assert!(run.push(LOG, next_segment).is_err() && run.push(LOG, at(67, &large)).is_err());
+        assert_eq!(run.len(), 3);
+        assert!(EntryRun::of(LOG, at(0, &large)).push(LOG, at(large.len() as u64, b"d")).is_err());
+        let small = vec![0; SMALL_BYTES_MAX];
+        let mut run = EntryRun::of(LOG, at(0, &small));
+        while run.push(LOG, at(run.len(), &small)).is_ok() {}
+        assert_eq!(run.len(), RUN_BYTES_MAX as u64);
+    }
+}
