@@ -87,6 +87,8 @@ pub(crate) struct IndexWriter {
     length: u64,
     next_position: u64,
     largest_ms: u64,
+    /// What is written at once: kept so that its memory is used again.
+    noted: Vec<u8>,
 }
 
 impl IndexWriter {
@@ -114,26 +116,28 @@ impl IndexWriter {
             length,
             next_position: last.map_or(0, |entry| entry.position + INTERVAL_BYTES),
             largest_ms: last.map_or(0, |entry| entry.largest_ms),
+            noted: Vec::new(),
         })
     }
 
     /// Takes note of entries of the segment, in order and each with its position, offset and append time, of those that are
     /// far enough from the last one indexed.
     pub(crate) fn note(&mut self, entries: impl IntoIterator<Item = (u64, Offset, u64)>) -> DiskResult<()> {
-        let (mut noted, mut next_position) = (Vec::new(), self.next_position);
+        self.noted.clear();
+        let mut next_position = self.next_position;
         for (position, offset, append_time_ms) in entries {
             self.largest_ms = self.largest_ms.max(append_time_ms);
             if position >= next_position {
                 let entry = IndexEntry { offset, position, largest_ms: self.largest_ms };
-                noted.extend_from_slice(&entry.encode(self.base));
+                self.noted.extend_from_slice(&entry.encode(self.base));
                 next_position = position + INTERVAL_BYTES;
             }
         }
-        if noted.is_empty() {
+        if self.noted.is_empty() {
             return Ok(());
         }
-        self.file.write_all_at(self.length, &noted)?;
-        self.length += noted.len() as u64;
+        self.file.write_all_at(self.length, &self.noted)?;
+        self.length += self.noted.len() as u64;
         self.next_position = next_position;
         Ok(())
     }

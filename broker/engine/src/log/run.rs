@@ -27,16 +27,17 @@ impl PlacedEntry<'_> {
     }
 }
 
-/// Entries of one log, each right behind the one before. Never empty.
+/// Entries of one log, each right behind the one before.
 pub(crate) struct EntryRun<'a> {
     pub(crate) partition: TopicPartition,
-    entries: Vec<PlacedEntry<'a>>,
+    first: PlacedEntry<'a>,
+    others: Vec<PlacedEntry<'a>>,
     bytes: usize,
 }
 
 impl<'a> EntryRun<'a> {
     pub(crate) fn of(partition: TopicPartition, entry: PlacedEntry<'a>) -> EntryRun<'a> {
-        EntryRun { partition, bytes: entry.bytes.len(), entries: vec![entry] }
+        EntryRun { partition, first: entry, others: Vec::new(), bytes: entry.bytes.len() }
     }
 
     /// Adds an entry, or gives it back if it cannot be written with these.
@@ -45,7 +46,7 @@ impl<'a> EntryRun<'a> {
         partition: TopicPartition,
         entry: PlacedEntry<'a>,
     ) -> Result<(), PlacedEntry<'a>> {
-        let Placement { segment, position } = self.first().placement;
+        let Placement { segment, position } = self.first.placement;
         let end = Placement { segment, position: position + self.bytes as u64 };
         let follows = partition == self.partition && entry.placement == end;
         let small = entry.is_small() && self.last().is_small();
@@ -53,20 +54,21 @@ impl<'a> EntryRun<'a> {
             return Err(entry);
         }
         self.bytes += entry.bytes.len();
-        self.entries.push(entry);
+        self.others.push(entry);
         Ok(())
     }
 
-    pub(crate) fn entries(&self) -> &[PlacedEntry<'a>] {
-        &self.entries
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &PlacedEntry<'a>> {
+        std::iter::once(&self.first).chain(&self.others)
     }
 
-    pub(crate) fn first(&self) -> &PlacedEntry<'a> {
-        self.entries.first().expect("never empty")
+    /// Where the first of them goes.
+    pub(crate) fn placement(&self) -> Placement {
+        self.first.placement
     }
 
     pub(crate) fn last(&self) -> &PlacedEntry<'a> {
-        self.entries.last().expect("never empty")
+        self.others.last().unwrap_or(&self.first)
     }
 
     /// How long they are together.
@@ -76,14 +78,12 @@ impl<'a> EntryRun<'a> {
 
     /// All of them, as they lie in the segment.
     pub(crate) fn bytes(&self) -> Cow<'a, [u8]> {
-        match &self.entries[..] {
-            [entry] => Cow::Borrowed(entry.bytes),
-            entries => {
-                let mut gathered = Vec::with_capacity(self.bytes);
-                entries.iter().for_each(|entry| gathered.extend_from_slice(entry.bytes));
-                Cow::Owned(gathered)
-            }
+        if self.others.is_empty() {
+            return Cow::Borrowed(self.first.bytes);
         }
+        let mut gathered = Vec::with_capacity(self.bytes);
+        self.entries().for_each(|entry| gathered.extend_from_slice(entry.bytes));
+        Cow::Owned(gathered)
     }
 }
 
@@ -106,7 +106,7 @@ pub(super) mod tests {
         let mut run = EntryRun::of(LOG, at(64, b"abc"));
         assert!(matches!(run.bytes(), Cow::Borrowed(b"abc")), "one alone is not copied");
         assert!(run.push(LOG, at(67, b"de")).is_ok() && run.push(LOG, at(69, b"f")).is_ok());
-        assert_eq!((&run.bytes()[..], run.len(), run.entries().len()), (&b"abcdef"[..], 6, 3));
+        assert_eq!((&run.bytes()[..], run.len(), run.entries().count()), (&b"abcdef"[..], 6, 3));
     }
 
     #[test]

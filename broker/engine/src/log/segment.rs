@@ -191,10 +191,10 @@ impl SegmentWriter {
 
     /// Writes entries where the layout placed them.
     pub(crate) fn write(&mut self, run: &EntryRun<'_>) -> DiskResult<()> {
-        let position = run.first().placement.position;
+        let position = run.placement().position;
         self.data.write_all_at(position, &run.bytes())?;
         self.send_out(position + run.len());
-        let noted = run.entries().iter().map(|PlacedEntry { placement, header, .. }| {
+        let noted = run.entries().map(|PlacedEntry { placement, header, .. }| {
             (placement.position, header.base_offset, header.append_time_ms)
         });
         // A hint that cannot be written is done without; the next one comes in its place.

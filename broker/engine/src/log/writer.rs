@@ -170,7 +170,7 @@ impl LogWriter {
     }
 
     fn put(&mut self, run: &EntryRun<'_>) -> DiskResult<()> {
-        let placement = run.first().placement;
+        let placement = run.placement();
         if self.active.as_ref().is_none_or(|active| active.base != placement.segment) {
             self.open(placement)?;
         }
