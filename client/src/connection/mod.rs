@@ -1,6 +1,7 @@
 //! One TCP connection to a broker: requests are pipelined and matched by correlation id, pushes are handed to
 //! their subscriptions. It never reconnects; when it dies, everything that waits on it fails, typed.
 
+mod incoming;
 mod open;
 mod reader;
 mod shared;

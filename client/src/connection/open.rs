@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::incoming::Incoming;
 use super::shared::{Limits, Shared};
 use super::{Connection, reader, writer};
 use crate::error::{Error, Result};
@@ -71,7 +72,7 @@ async fn handshake(address: &str, greeting: &Greeting) -> Result<Arc<Connection>
         }
     };
     let reply = greeted(address, frame)?;
-    Ok(start(socket, decoder, buffer, &reply))
+    Ok(start(socket, Incoming::new(decoder, buffer), &reply))
 }
 
 fn greeted(address: &str, frame: Frame) -> Result<wire::HelloReply> {
@@ -86,12 +87,7 @@ fn greeted(address: &str, frame: Frame) -> Result<wire::HelloReply> {
     }
 }
 
-fn start(
-    socket: TcpStream,
-    decoder: FrameDecoder,
-    buffer: BytesMut,
-    reply: &wire::HelloReply,
-) -> Arc<Connection> {
+fn start(socket: TcpStream, incoming: Incoming, reply: &wire::HelloReply) -> Arc<Connection> {
     let or_default = |value: u32, default: usize| if value == 0 { default } else { value as usize };
     let limits = Limits {
         frame_bytes_max: or_default(reply.frame_bytes_max, FRAME_BYTES_MAX),
@@ -102,6 +98,6 @@ fn start(
     let (outbox, inbox) = mpsc::unbounded_channel();
     let (read, write) = socket.into_split();
     tokio::spawn(writer::run(write, inbox, Arc::clone(&shared)));
-    tokio::spawn(reader::run(read, decoder, buffer, outbox.downgrade(), Arc::clone(&shared)));
+    tokio::spawn(reader::run(read, incoming, outbox.downgrade(), Arc::clone(&shared)));
     Arc::new(Connection { shared, outbox })
 }
