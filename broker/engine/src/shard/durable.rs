@@ -81,6 +81,7 @@ impl Shard {
         let mut answers: Vec<Effect> = Vec::new();
         let mut run: Option<EntryRun<'_>> = None;
         for step in commit.steps {
+            // Whatever else concerns a log finds its entries written. Effects come behind all of them anyway.
             if !matches!(step, Step::Append { .. } | Step::Effect(_)) {
                 touched.extend(self.write_entries(run.take()));
             }
