@@ -275,4 +275,18 @@ mod tests {
         let fourth = index.entries().nth(3).flatten().expect("an entry");
         assert_eq!((fourth.offset, fourth.largest_ms), (Offset(33), 8));
     }
+
+    #[test]
+    fn what_is_noted_at_once_is_what_would_be_noted_one_by_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = RealDisk::open(dir.path()).expect("a disk");
+        let mut together = IndexWriter::open(&disk, "together", Offset(0), 0).expect("an index");
+        let entries = (0..100).map(|i| (64 + i * 500, Offset(i), 7 + i));
+        together.note(entries.clone()).expect("written");
+        let mut apart = IndexWriter::open(&disk, "apart", Offset(0), 0).expect("an index");
+        entries.for_each(|entry| apart.note([entry]).expect("written"));
+        let content = |path| disk.read_past_cache(path).expect("read");
+        assert_eq!(content("together"), content("apart"));
+        assert_eq!(content("together").len(), HEADER_BYTES + 12 * ENTRY_BYTES, "one for each 4 KiB");
+    }
 }

@@ -70,9 +70,9 @@ pub(crate) struct Nameless {
 }
 
 impl Nameless {
-    /// Gives its space back a little at a time; dropping it does so as fast as it goes. A power cut may bring the name back and find a shorter file behind it: no log names it then
-    /// either. Where somebody still reads an older view of its log, the file stays whole, and goes when
-    /// they are done.
+    /// Gives its space back a little at a time; dropping it does so as fast as it goes. A power cut may bring the name back
+    /// and find a shorter file behind it: no log names it then either. Where somebody still reads an older view of its log,
+    /// the file stays whole, and goes when they are done.
     pub(crate) fn free_gently(self) {
         if Arc::strong_count(&self.segment) > 1 {
             return;

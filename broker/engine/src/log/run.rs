@@ -89,40 +89,40 @@ impl<'a> EntryRun<'a> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use dure_proto::{Offset, PartitionId, TopicId};
+    use dure_proto::{Offset, PartitionId};
 
+    use super::super::tests::{PARTITION, entry};
     use super::*;
 
-    pub(in crate::log) const LOG: TopicPartition =
-        TopicPartition { topic: TopicId(1), partition: PartitionId(0) };
-
     pub(in crate::log) fn at(position: u64, bytes: &[u8]) -> PlacedEntry<'_> {
-        let header = EntryHeader::parse(&crate::log::tests::entry(0, b"v").1).expect("an entry");
+        let header = EntryHeader::parse(&entry(0, b"v").1).expect("an entry");
         PlacedEntry { placement: Placement { segment: Offset(0), position }, header, bytes }
     }
 
     #[test]
     fn small_ones_that_follow_are_gathered_in_order() {
-        let mut run = EntryRun::of(LOG, at(64, b"abc"));
+        let mut run = EntryRun::of(PARTITION, at(64, b"abc"));
         assert!(matches!(run.bytes(), Cow::Borrowed(b"abc")), "one alone is not copied");
-        assert!(run.push(LOG, at(67, b"de")).is_ok() && run.push(LOG, at(69, b"f")).is_ok());
+        assert!(run.push(PARTITION, at(67, b"de")).is_ok() && run.push(PARTITION, at(69, b"f")).is_ok());
         assert_eq!((&run.bytes()[..], run.len(), run.entries().count()), (&b"abcdef"[..], 6, 3));
     }
 
     #[test]
     fn what_lies_elsewhere_is_large_or_too_much_is_not_written_with_them() {
-        let mut run = EntryRun::of(LOG, at(64, b"abc"));
-        let other = TopicPartition { partition: PartitionId(1), ..LOG };
+        let mut run = EntryRun::of(PARTITION, at(64, b"abc"));
+        let other = TopicPartition { partition: PartitionId(1), ..PARTITION };
         let large = vec![0; SMALL_BYTES_MAX + 1];
         let next_segment =
             PlacedEntry { placement: Placement { segment: Offset(9), position: 67 }, ..at(67, b"d") };
-        assert!(run.push(other, at(67, b"d")).is_err() && run.push(LOG, at(68, b"d")).is_err());
-        assert!(run.push(LOG, next_segment).is_err() && run.push(LOG, at(67, &large)).is_err());
+        assert!(run.push(other, at(67, b"d")).is_err() && run.push(PARTITION, at(68, b"d")).is_err());
+        assert!(run.push(PARTITION, next_segment).is_err() && run.push(PARTITION, at(67, &large)).is_err());
         assert_eq!(run.len(), 3);
-        assert!(EntryRun::of(LOG, at(0, &large)).push(LOG, at(large.len() as u64, b"d")).is_err());
+        assert!(
+            EntryRun::of(PARTITION, at(0, &large)).push(PARTITION, at(large.len() as u64, b"d")).is_err()
+        );
         let small = vec![0; SMALL_BYTES_MAX];
-        let mut run = EntryRun::of(LOG, at(0, &small));
-        while run.push(LOG, at(run.len(), &small)).is_ok() {}
+        let mut run = EntryRun::of(PARTITION, at(0, &small));
+        while run.push(PARTITION, at(run.len(), &small)).is_ok() {}
         assert_eq!(run.len(), RUN_BYTES_MAX as u64);
     }
 }

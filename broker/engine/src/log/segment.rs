@@ -217,7 +217,8 @@ impl SegmentWriter {
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use super::super::run::tests as run;
+    use super::super::run::tests::at;
+    use super::super::tests::PARTITION;
     use super::*;
     use crate::disk::{DiskFile, SimDisk};
 
@@ -268,7 +269,7 @@ mod tests {
         let mut writer = SegmentWriter { base: Offset(0), data: noting.clone(), index, sent_out: 0 };
         let mut position = 0;
         for bytes in [PIECE - 1, 2, 10, 3 * PIECE] {
-            writer.write(&EntryRun::of(run::LOG, run::at(position, &vec![7; bytes as usize]))).unwrap();
+            writer.write(&EntryRun::of(PARTITION, at(position, &vec![7; bytes as usize]))).unwrap();
             position += bytes;
         }
         // Whole pieces, each once: a page that is not full yet would have to be written again.

@@ -12,10 +12,10 @@ use super::{
     Cursor, DirtyFile, EntryRun, LateEntry, LogLayout, LogView, LogWriter, Nameless, PlacedEntry, Placement,
     ReadOutcome, SEGMENT_HEADER_BYTES, SegmentId, Wait, WrittenPart, log_dir, segment_path, written,
 };
-use crate::disk::{Disk, DiskRef, OpenMode, SimDisk};
+use crate::disk::{Disk, DiskRef, FaultRule, OpenMode, SimDisk, SimFaults};
 use crate::inspect::dump;
 
-const PARTITION: TopicPartition = TopicPartition { topic: TopicId(1), partition: PartitionId(0) };
+pub(super) const PARTITION: TopicPartition = TopicPartition { topic: TopicId(1), partition: PartitionId(0) };
 
 pub(super) fn entry(base: u64, value: &[u8]) -> (EntryHeader, Vec<u8>) {
     let mut builder = BatchBuilder::new(Compression::None);
@@ -203,6 +203,37 @@ fn what_is_late_comes_back_from_a_checkpoint_and_what_has_no_place_does_not() {
         change(&mut log.late[1]);
         assert!(LateEntry::restore(&log).is_err(), "change {nth}");
     }
+}
+
+/// One write for all of them: either they are in the segment or none of them is, and readers see no difference.
+#[test]
+fn a_run_that_the_disk_refuses_is_late_as_a_whole_and_read_in_order() {
+    let disk = SimDisk::new(1);
+    let shared: DiskRef = Arc::new(disk.clone());
+    let mut layout = LogLayout::new();
+    let mut writer = LogWriter::restore(shared, "shard-0000", PARTITION, &layout);
+    let config = TopicConfig { segment_bytes: 1 << 20, ..TopicConfig::default() };
+    let mut write_three = |writer: &mut LogWriter, from: u64| {
+        let entries: Vec<_> = (from..from + 3).map(|base| entry(base, &[b'v'; 3000])).collect();
+        let placements: Vec<_> = entries.iter().map(|(header, _)| layout.append(header, &config)).collect();
+        let mut placed = entries.iter().zip(placements).map(|((header, bytes), placement)| PlacedEntry {
+            placement,
+            header: *header,
+            bytes,
+        });
+        let mut run = EntryRun::of(PARTITION, placed.next().expect("three"));
+        placed.for_each(|entry| assert!(run.push(PARTITION, entry).is_ok(), "one behind the other"));
+        writer.write(&run);
+    };
+    let seen = |writer: &LogWriter| read(&writer.view()).iter().map(|(_, from, _)| *from).collect::<Vec<_>>();
+    write_three(&mut writer, 0);
+    assert_eq!((seen(&writer), writer.is_late()), (vec![0, 1, 2], false));
+    disk.set_faults(SimFaults { fail_write: FaultRule::From(1), ..SimFaults::default() });
+    write_three(&mut writer, 3);
+    assert_eq!((seen(&writer), writer.late().count()), ((0..6).collect(), 3));
+    disk.set_faults(SimFaults::default());
+    writer.write_late(u64::MAX);
+    assert_eq!((seen(&writer), writer.is_late()), ((0..6).collect(), false));
 }
 
 /// Whoever holds a view may be in the middle of a segment; nobody can come to it any more who does not.
